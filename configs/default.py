@@ -1,0 +1,65 @@
+"""Every option there is, with its unit and its reason; other configs only override.
+
+A small ViT from scratch on CIFAR-10, a starting point for pictures of about its size. Not run.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+
+    config.seed = 0  # of initialisation, data order, augmentation and dropout
+    config.num_steps = config_dict.placeholder(int)  # optimizer steps; where set, wins over epochs
+    config.num_epochs = 100.0  # passes over the training split
+    config.batch_size = 128  # examples a step, over all devices together; evaluation's as well
+
+    config.log_every_steps = 100  # training metrics; 0: only at the end
+    config.eval_every_steps = 1000  # the whole test split; 0: only with a checkpoint and at the end
+    config.checkpoint_every_steps = 1000  # evaluates too, to know the best; 0: only at the end
+
+    config.data = ml_collections.ConfigDict()
+    config.data.source = 'tfds:cifar10'  # any TFDS data set of labelled images
+    config.data.dir = config_dict.placeholder(str)  # of TFDS; unset: ~/tensorflow_datasets
+    config.data.train_split = 'train'  # slices too: 'train[:99%]'
+    config.data.test_split = 'test'
+    # Pixels, an int or (height, width): every picture is resized to it.
+    config.data.image_size = config_dict.FieldReference(32, field_type=object)
+    # Of pixels in [0, 1], per channel or one for all. 0.5 and 0.5 make them -1 to 1.
+    config.data.mean = (0.5,)
+    config.data.std = (0.5,)
+
+    # The ViT's own arguments. Size of the input, classes and channels follow from the data.
+    config.model = ml_collections.ConfigDict()
+    # Pixels, an int or (height, width). 4 gives 64 tokens of a 32-pixel image.
+    config.model.patch_size = config_dict.FieldReference(4, field_type=object)
+    config.model.dim = 192
+    config.model.depth = 9
+    config.model.heads = 3
+    config.model.mlp_dim = 768
+    config.model.pool = 'cls'  # 'cls' or 'mean'
+    config.model.dim_head = 64  # features of one head
+    config.model.dropout = 0.0  # share; strong augmentation serves small data sets better
+    config.model.emb_dropout = 0.0
+    config.model.dtype = 'float32'  # 'bfloat16' on accelerators: half the memory, twice the speed
+
+    config.optim = ml_collections.ConfigDict()
+    config.optim.name = 'adamw'  # 'adamw' or 'sgd'
+    config.optim.learning_rate = 1e-3  # the peak
+    config.optim.warmup_steps = 1000  # linear from 0; a cosine to 0 follows
+    config.optim.weight_decay = 0.05  # times the learning rate, of kernels only
+    config.optim.b1 = 0.9  # momentum, of sgd too
+    config.optim.b2 = 0.999
+    config.optim.clip_norm = 1.0  # largest global norm of the gradients; 0: no limit
+
+    config.augment = ml_collections.ConfigDict()
+    config.augment.horizontal_flip = True  # wrong for digits and letters
+    config.augment.pad_and_crop = 4  # pixels a side; an eighth of the image is usual
+    config.augment.label_smoothing = 0.1  # probability spread over all classes
+
+    config.parallel = ml_collections.ConfigDict()
+    config.parallel.mode = 'jit'  # 'jit' or 'pmap', over all devices
+
+    config.lock()
+    return config

@@ -1,0 +1,61 @@
+"""Trains a Vision Transformer.
+
+python train.py --config=configs/digits.py [--workdir=runs/digits] [--config.KEY=VALUE …]
+
+The same command on the same workdir goes on where the last one was stopped. configs/default.py
+lists every KEY.
+"""
+
+import sys
+from pathlib import Path
+from typing import Never
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from vit_jax.errors import InputError
+
+_CONFIG = config_flags.DEFINE_config_file('config', 'configs/default.py', 'What to train.')
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Run directory; runs/NAME for configs/NAME.py where it is not given.'
+)
+
+
+def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.ERROR)
+    from vit_jax.trainer import train  # after the flags: a wrong one is told at once
+
+    config_file = Path(config_flags.get_config_filename(flags.FLAGS['config']))
+    workdir = _WORKDIR.value or str(Path('runs') / config_file.stem)
+    try:
+        result = train(_CONFIG.value, workdir)
+    except InputError as error:
+        stop(error, 2)
+    except FloatingPointError as error:
+        stop(error, 1)
+    except KeyboardInterrupt:
+        stop(f'{workdir}: interrupted; the same command goes on from the newest checkpoint', 130)
+    print(f'{workdir}: finished after {result["step"]} steps, test accuracy {result["accuracy"]:.2%}')
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; what is wrong in it ends in one line and exit status 2."""
+    try:
+        extra = flags.FLAGS(argv)[1:]
+        config_file = config_flags.get_config_filename(flags.FLAGS['config'])
+        if not Path(config_file).is_file():
+            raise InputError(f'--config: expected a config file, but there is no {config_file}')
+        if extra:
+            raise InputError(f'expected only --flags, got {" ".join(extra)}')
+        return argv[:1]
+    except (flags.Error, AttributeError, KeyError, TypeError, InputError) as error:
+        stop(error, 2)
+
+
+def stop(reason: object, status: int) -> Never:
+    print('train.py:', ' '.join(str(reason).split()), file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,114 @@
+"""What a run leaves behind: Orbax checkpoints and the run's own description.
+
+A run directory holds
+  config.json        what was asked for;
+  description.json   what it takes to use the result: the ViT's arguments, preprocessing, classes;
+  checkpoints/STEP/  Orbax, written in the background and atomically: the newest and the best;
+  metrics.jsonl and tensorboard/.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from vit_jax.errors import InputError
+
+
+class Checkpoints:
+    """The checkpoints of a run directory; a context manager that waits for what is being written.
+
+    Args:
+      run_directory: holds, or will hold, `checkpoints/`.
+      read_only: never creates, deletes or writes.
+    """
+
+    def __init__(self, run_directory: str | os.PathLike[str], read_only: bool = False) -> None:
+        def accuracy(metrics: dict[str, float]) -> float:
+            return metrics['accuracy']
+
+        keep = managers.AnyPreservationPolicy(
+            [managers.LatestN(1), managers.BestN(get_metric_fn=accuracy, n=1)]
+        )
+        self._manager = ocp.CheckpointManager(
+            Path(run_directory).absolute() / 'checkpoints',
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep,
+                best_fn=accuracy,
+                read_only=read_only,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+                enable_async_checkpointing=not read_only,
+            ),
+        )
+
+    def __enter__(self) -> 'Checkpoints':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    @property
+    def newest(self) -> int | None:
+        """Step of the newest checkpoint; None where there is none."""
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        """Step of the checkpoint with the highest test accuracy, the later of equals."""
+        return self._manager.best_step()
+
+    def save(self, step: int, items: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Starts to save; returns when the arrays may change, before they are on disk.
+
+        Args:
+          step: number of steps done.
+          items: trees of arrays by name; each can be restored without the others.
+          metrics: of the test split at this step, with 'accuracy'.
+        """
+        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
+
+    def restore(self, step: int, items: dict[str, Any]) -> Any:
+        """Restores items in the given shapes to the first device.
+
+        Args:
+          step: of a checkpoint that is there.
+          items: trees of jax.ShapeDtypeStruct by name, not necessarily all that were saved.
+
+        Returns:
+          The same trees with arrays.
+        """
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        placed = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), items
+        )
+        args = {name: ocp.args.StandardRestore(tree) for name, tree in placed.items()}
+        return dict(self._manager.restore(step, args=ocp.args.Composite(**args)))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + '.tmp')
+    temporary.write_text(json.dumps(content, indent=2) + '\n')
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a run directory.
+
+    Raises:
+      InputError: where it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f'{path.parent}: expected a run directory, but it has no {path.name}'
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f'{path}: expected JSON, but it cannot be read: {error}') from None

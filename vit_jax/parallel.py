@@ -1,0 +1,100 @@
+"""One pure step over however many devices there are: `jax.jit` over a mesh, or `jax.pmap`.
+
+Both replicate the state and split the batch. A state that is at rest (fresh, saved, restored) is
+one plain copy; `spread` puts it on the devices, `collect` takes one copy back.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vit_jax.errors import InputError
+
+
+class Jit:
+    """The compiler splits the step: arrays are global and carry their sharding."""
+
+    def __init__(self, devices: Sequence[jax.Device]) -> None:
+        mesh = Mesh(np.array(devices), ('data',))
+        self.replicated = NamedSharding(mesh, PartitionSpec())
+        self.split = NamedSharding(mesh, PartitionSpec('data'))
+
+    def spread(self, state: Any) -> Any:
+        return jax.device_put(state, self.replicated)
+
+    def collect(self, state: Any) -> Any:
+        return state
+
+    def put_batch(self, batch: Any) -> Any:
+        return jax.device_put(batch, self.split)
+
+    def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(step, donate_argnums=0, out_shardings=self.replicated)
+
+    def eval_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(step, out_shardings=self.replicated)
+
+
+class Pmap:
+    """Each device runs the step on its share; arrays have a leading axis over the devices."""
+
+    def __init__(self, devices: Sequence[jax.Device]) -> None:
+        self.devices = devices
+        self.split = NamedSharding(Mesh(np.array(devices), ('data',)), PartitionSpec('data'))
+
+    def spread(self, state: Any) -> Any:
+        copies = len(self.devices)
+        return jax.tree.map(
+            lambda x: jax.device_put(np.broadcast_to(x, (copies, *np.shape(x))), self.split), state
+        )
+
+    def collect(self, state: Any) -> Any:
+        return jax.tree.map(lambda x: x[0], state)
+
+    def put_batch(self, batch: Any) -> Any:
+        shares = jax.tree.map(lambda x: x.reshape(len(self.devices), -1, *x.shape[1:]), batch)
+        return jax.device_put(shares, self.split)
+
+    def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.pmap(
+            functools.partial(step, axis_name='data'),
+            axis_name='data',
+            devices=self.devices,
+            in_axes=(0, 0, None),
+            out_axes=(0, None),
+            donate_argnums=0,
+        )
+
+    def eval_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.pmap(
+            functools.partial(step, axis_name='data'),
+            axis_name='data',
+            devices=self.devices,
+            out_axes=None,
+        )
+
+
+def create_parallel(
+    mode: str, batch_size: int, devices: Sequence[jax.Device] | None = None
+) -> Jit | Pmap:
+    """How steps run over `devices` (default: all there are).
+
+    Args:
+      mode: 'jit' or 'pmap'.
+      batch_size: global number of examples a step.
+
+    Raises:
+      InputError: where the mode is unknown or the batch does not divide over the devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    if mode not in ('jit', 'pmap'):
+        raise InputError(f"parallel.mode: expected 'jit' or 'pmap', got {mode!r}")
+    if batch_size < 1 or batch_size % len(devices):
+        raise InputError(
+            f'batch_size: expected a multiple of the {len(devices)} devices, got {batch_size}'
+        )
+    return Jit(devices) if mode == 'jit' else Pmap(devices)

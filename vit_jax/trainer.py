@@ -1,0 +1,209 @@
+"""The training loop: resume → step → log → evaluate → save."""
+
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+
+from vit_jax.augment import augment
+from vit_jax.checkpoint import Checkpoints, read_json, write_json
+from vit_jax.data import Examples, eval_batches, open_source, train_batch
+from vit_jax.errors import InputError
+from vit_jax.metrics import Reporter, is_due
+from vit_jax.model import ViT
+from vit_jax.optim import create_optimizer, learning_rate_schedule
+from vit_jax.parallel import Jit, Pmap, create_parallel
+from vit_jax.preprocess import Preprocessing
+from vit_jax.step import TrainState, create_state, eval_step, train_step
+
+
+def train(config: Any, workdir: str) -> dict[str, Any]:
+    """Trains what a config describes, or goes on where an earlier call in `workdir` was stopped.
+
+    Args:
+      config: a ConfigDict with the keys of `configs/default.py`.
+      workdir: run directory; made where it is missing.
+
+    Returns:
+      The last line of `metrics.jsonl`: 'step', 'split' ('test'), 'loss', 'accuracy'.
+
+    Raises:
+      InputError: where the config cannot work.
+      FloatingPointError: where a step's loss or gradient is not finite; names the step.
+    """
+    parallel = create_parallel(config.parallel.mode, config.batch_size)
+    source = open_source(config.data.source, config.data.dir)
+    preprocessing = Preprocessing.from_config(config.data, source.channels)
+    description = {
+        'model': {
+            **config.model,
+            'image_size': preprocessing.image_size,
+            'num_classes': len(source.class_names),
+            'channels': source.channels,
+        },
+        'preprocessing': dataclasses.asdict(preprocessing),
+        'class_names': source.class_names,
+    }
+    model = ViT(**description['model'])
+    run_directory = open_run_directory(workdir, config)
+
+    examples = source.read(config.data.train_split, preprocessing.resize)
+    test_examples = source.read(config.data.test_split, preprocessing.resize)
+    num_steps = count_steps(config, len(examples.labels))
+    schedule = learning_rate_schedule(config.optim, num_steps)
+    optimizer = create_optimizer(config.optim, schedule)
+    write_json(run_directory / 'config.json', config.to_dict())
+    write_json(run_directory / 'description.json', description)
+
+    run_augment = partial(augment, num_classes=model.num_classes, **config.augment)
+    shared = {'model': model, 'normalize': preprocessing.normalize}
+    run_train_step = parallel.train_step(
+        partial(train_step, optimizer=optimizer, augment=run_augment, **shared)
+    )
+    run_eval_step = parallel.eval_step(partial(eval_step, **shared))
+    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    image = preprocessing.normalize(jnp.asarray(examples.images[:1]))
+    create = jax.jit(partial(create_state, init_key, image, model=model, optimizer=optimizer))
+
+    with Checkpoints(run_directory) as checkpoints:
+        first_step = checkpoints.newest or 0
+        if first_step:
+            print(f'{run_directory}: {first_step} of {num_steps} steps are done')
+            items = checkpoints.restore(first_step, to_items(jax.eval_shape(create)))
+            state = TrainState(params=items['params'], **items['training'])
+        else:
+            state = create()
+        state = parallel.spread(state)
+
+        with Reporter(
+            run_directory,
+            first_step=first_step,
+            num_steps=num_steps,
+            batch_size=config.batch_size,
+            log_every_steps=config.log_every_steps,
+            learning_rate=schedule,
+        ) as reporter:
+            pending = None  # the last step's metrics are fetched while the next one runs
+            for step in range(first_step + 1, num_steps + 1):
+                batch = train_batch(
+                    examples, step - 1, batch_size=config.batch_size, seed=config.seed
+                )
+                state, metrics = run_train_step(state, parallel.put_batch(batch), train_key)
+                if pending:
+                    reporter.train(*fetch_finite(*pending))
+                pending = step, metrics
+                saves = is_due(step, config.checkpoint_every_steps, num_steps)
+                if saves or is_due(step, config.eval_every_steps, num_steps):
+                    reporter.train(*fetch_finite(*pending))
+                    pending = None
+                    test_metrics = evaluate(
+                        partial(run_eval_step, state), parallel, test_examples, config.batch_size
+                    )
+                    reporter.test(step, test_metrics)
+                    if saves:
+                        checkpoints.save(step, to_items(parallel.collect(state)), test_metrics)
+            return reporter.last_test()
+
+
+def evaluate(
+    run_eval_step: Callable[[Any], Any],
+    parallel: Jit | Pmap,
+    examples: Examples,
+    batch_size: int,
+) -> dict[str, float]:
+    """Mean loss and accuracy, every example counted exactly once.
+
+    Args:
+      run_eval_step: batch on the devices → sums, as `vit_jax.step.eval_step` returns them.
+    """
+    sums = [
+        run_eval_step(parallel.put_batch(batch)) for batch in eval_batches(examples, batch_size)
+    ]
+    total = jax.tree.map(lambda *values: math.fsum(map(float, values)), *jax.device_get(sums))
+    count = total.pop('count')
+    return {name: value / count for name, value in total.items()}
+
+
+def fetch_finite(step: int, metrics: Any) -> tuple[int, dict[str, float]]:
+    """Brings a step's metrics to the host.
+
+    Raises:
+      FloatingPointError: where one is not finite.
+    """
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f'step {step}: {name} is {value}, and nothing of it was saved; '
+                f'try a lower optim.learning_rate, a longer warm-up or optim.clip_norm'
+            )
+    return step, values
+
+
+def to_items(state: TrainState) -> dict[str, Any]:
+    """A state as the checkpoint holds it: parameters can be restored alone."""
+    return {
+        'params': state.params,
+        'training': {'step': state.step, 'opt_state': state.opt_state},
+    }
+
+
+def count_steps(config: Any, num_examples: int) -> int:
+    """Length of the run: `num_steps`, or as many as it takes for `num_epochs`.
+
+    Raises:
+      InputError: where that is not at least one.
+    """
+    if config.num_steps is not None:
+        num_steps = config.num_steps
+    else:
+        num_steps = math.ceil(config.num_epochs * num_examples / config.batch_size)
+    if num_steps < 1:
+        raise InputError(f'num_steps or num_epochs: expected at least one step, got {num_steps}')
+    return num_steps
+
+
+def open_run_directory(workdir: str, config: Any) -> Path:
+    """Makes the run directory, or checks that the run in it is the config's.
+
+    Options that do not shape the parameters or the data may change from one start to the next;
+    what changed is printed.
+
+    Raises:
+      InputError: where it cannot be written, or holds a run of another model or other data.
+    """
+    path = Path(workdir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise InputError(
+            f'--workdir={workdir}: expected a folder that can be written, got: {error.strerror}'
+        ) from None
+    if not (path / 'config.json').exists():
+        return path
+
+    old = flatten_dict(read_json(path / 'config.json'), sep='.')
+    new = flatten_dict(json.loads(json.dumps(config.to_dict())), sep='.')
+    changes = {
+        name: f'{name} is {old.get(name)} there and {new.get(name)} here'
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and name != 'data.dir'
+    }
+    others = [text for name, text in changes.items() if name.startswith(('model.', 'data.'))]
+    if others:
+        raise InputError(
+            f'--workdir={workdir} holds another run: {"; ".join(others)}; '
+            f'choose another --workdir or the values there'
+        )
+    for text in changes.values():
+        print(f'{workdir}: {text}')
+    return path
