@@ -1,4 +1,4 @@
-"""What a run leaves behind: Orbax checkpoints and the run's own description.
+"""What a run leaves behind, and reading it back: Orbax checkpoints and the run's own description.
 
 A run directory holds
   config.json        what was asked for;
@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import checkpoint_managers as managers
 
 from vit_jax.errors import InputError
@@ -34,23 +35,30 @@ class Checkpoints:
         keep = managers.AnyPreservationPolicy(
             [managers.LatestN(1), managers.BestN(get_metric_fn=accuracy, n=1)]
         )
-        self._manager = ocp.CheckpointManager(
-            Path(run_directory).absolute() / 'checkpoints',
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep,
-                best_fn=accuracy,
-                read_only=read_only,
-                create=not read_only,
-                cleanup_tmp_directories=not read_only,
-                enable_async_checkpointing=not read_only,
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep,
+            best_fn=accuracy,
+            read_only=read_only,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
         )
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # Orbax warns of read_only, which is what we ask for
+        self._manager = ocp.CheckpointManager(
+            Path(run_directory).absolute() / 'checkpoints', options=options
+        )
+        logging.set_verbosity(verbosity)
 
     def __enter__(self) -> 'Checkpoints':
         return self
 
     def __exit__(self, *_: object) -> None:
         self._manager.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, in order."""
+        return sorted(self._manager.all_steps())
 
     @property
     def newest(self) -> int | None:

@@ -12,6 +12,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange, repeat
 from jaxtyping import Array, DTypeLike, Float, Num
 
@@ -20,6 +21,13 @@ from vit_jax.errors import InputError
 
 def pair(t: int | tuple[int, int]) -> tuple[int, int]:
     return t if isinstance(t, tuple) else (t, t)
+
+
+def is_floating(dtype: DTypeLike) -> bool:
+    try:
+        return jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:  # no dtype at all
+        return False
 
 
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)  # as torch's
@@ -31,7 +39,7 @@ class Linear(nn.Module):
     in_features: int
     out_features: int
     bias: bool = True
-    dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike = 'float32'
 
     @nn.compact
     def __call__(self, x: Float[Array, '*b i']) -> Float[Array, '*b o']:
@@ -50,7 +58,7 @@ class Linear(nn.Module):
 class PreNorm(nn.Module):
     dim: int
     fn: nn.Module
-    dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike = 'float32'
 
     def setup(self) -> None:
         self.norm = LayerNorm(dtype=self.dtype)
@@ -63,7 +71,7 @@ class FeedForward(nn.Module):
     dim: int
     hidden_dim: int
     dropout: float = 0.0
-    dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike = 'float32'
 
     def setup(self) -> None:
         self.net = [
@@ -84,7 +92,7 @@ class Attention(nn.Module):
     heads: int = 8
     dim_head: int = 64
     dropout: float = 0.0
-    dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike = 'float32'
 
     def setup(self) -> None:
         inner_dim = self.dim_head * self.heads
@@ -111,7 +119,7 @@ class Layer(nn.Module):
     dim_head: int
     mlp_dim: int
     dropout: float = 0.0
-    dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike = 'float32'
 
     def setup(self) -> None:
         attn = Attention(self.dim, self.heads, self.dim_head, self.dropout, self.dtype)
@@ -134,7 +142,7 @@ class Transformer(nn.Module):
     dim_head: int
     mlp_dim: int
     dropout: float = 0.0
-    dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike = 'float32'
 
     def setup(self) -> None:
         # One compiled layer run `depth` times; its parameters are stacked along a leading axis.
@@ -191,7 +199,7 @@ class ViT(nn.Module, kw_only=True):
     dim_head: int = 64
     dropout: float = 0.0
     emb_dropout: float = 0.0
-    dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike = 'float32'
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -209,6 +217,11 @@ class ViT(nn.Module, kw_only=True):
                 f'{image_height} x {image_width} pixels, got {patch_height} x {patch_width}; '
                 f'change either'
             )
+        for name in ('dropout', 'emb_dropout'):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f'expected {name} from 0 to below 1, got {getattr(self, name)}')
+        if not is_floating(self.dtype):
+            raise InputError(f"expected dtype 'float32', 'bfloat16' or 'float16', got {self.dtype}")
         if self.pool not in ('cls', 'mean'):
             raise InputError(f"expected pool 'cls' or 'mean', got {self.pool!r}")
 
@@ -229,7 +242,7 @@ class ViT(nn.Module, kw_only=True):
         self.mlp_head = nn.Sequential([LayerNorm(), Linear(self.dim, self.num_classes)])
 
     def __call__(
-        self, images: Num[Array, 'b h w c'], train: bool = False
+        self, images: Num[Array | np.ndarray, 'b h w c'], train: bool = False
     ) -> Float[Array, 'b num_classes']:
         p1, p2 = pair(self.patch_size)
         b, h, w, c = images.shape
@@ -239,7 +252,7 @@ class ViT(nn.Module, kw_only=True):
                 f'expected images [b, h, w, {self.channels}] with h a multiple of {p1}, w of {p2} '
                 f'and at most {self.num_patches} patches, got {list(images.shape)}'
             )
-        patches = rearrange(images, 'b (h p1) (w p2) c -> b (h w) (p1 p2 c)', p1=p1, p2=p2)
+        patches = rearrange(jnp.asarray(images), 'b (h p1) (w p2) c -> b (h w) (p1 p2 c)', p1=p1, p2=p2)
         x = self.to_patch_embedding(patches)
 
         cls_tokens = repeat(self.cls_token, '1 1 d -> b 1 d', b=b)

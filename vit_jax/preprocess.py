@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from vit_jax.errors import InputError
+from vit_jax.model import pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +49,7 @@ class Preprocessing:
     @classmethod
     def from_config(cls, data: Any, channels: int) -> 'Preprocessing':
         """From `config.data` and the source's number of channels."""
-        size = data.image_size
-        image_size = tuple(size) if isinstance(size, Sequence) else (size, size)
-        return cls(image_size, channels, tuple(data.mean), tuple(data.std))
+        return cls(pair(data.image_size), channels, data.mean, data.std)
 
     def resize(self, picture: np.ndarray | Image.Image) -> UInt8[np.ndarray, 'h w c']:
         """Bilinear with antialiasing to `image_size`, in the model's number of channels.

@@ -1,0 +1,69 @@
+"""What all tests share: eight devices on the CPU, checked array shapes, prepared digits."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+os.environ['JAX_PLATFORMS'] = 'cpu'
+
+from jaxtyping import install_import_hook
+
+install_import_hook('vit_jax', 'beartype.beartype')
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory) -> str:
+    """A TFDS folder with `tfds:digits` prepared in it."""
+    from vit_jax.data import open_source
+
+    folder = str(tmp_path_factory.mktemp('tfds'))
+    open_source('tfds:digits', folder).prepare()
+    return folder
+
+
+@pytest.fixture
+def digits_config(data_dir):
+    """`configs/digits.py`, so small that a test can run it."""
+    from configs import digits
+
+    config = digits.get_config()
+    config.data.dir = data_dir
+    config.num_steps = 6
+    config.batch_size = 16
+    config.log_every_steps = 2
+    config.eval_every_steps = 0
+    config.checkpoint_every_steps = 3
+    config.model.dim = 16
+    config.model.depth = 2
+    config.model.heads = 2
+    config.model.mlp_dim = 24
+    config.optim.warmup_steps = 2
+    return config
+
+
+def peer(package: str):
+    """Skips where a peer's package is missing; in CI that is a failure."""
+    if importlib.util.find_spec(package) is None:
+        reason = f'compares with the package {package}, which is not installed'
+        if os.environ.get('CI'):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope='session')
+def vit_pytorch():
+    """The module vit_pytorch/vit.py of the installed package, loaded without its siblings."""
+    peer('torch')
+    peer('vit_pytorch')
+    package = Path(importlib.util.find_spec('vit_pytorch').origin).parent
+    spec = importlib.util.spec_from_file_location('vit_pytorch_vit', package / 'vit.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,153 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.traverse_util import flatten_dict
+
+import vit_jax
+from vit_jax.errors import InputError
+from vit_jax.weights import seed
+
+SEED = dict(image_size=100, patch_size=10, num_classes=10, dim=128, depth=12, heads=8, mlp_dim=256)
+SMALL = dict(image_size=16, patch_size=4, num_classes=7, dim=24, depth=3, heads=2, mlp_dim=40)
+CASES = {
+    "the seed's example": SEED,
+    'mean pooling': SMALL | dict(pool='mean'),
+    'rectangles': SMALL | dict(image_size=(12, 20), patch_size=(3, 4), dim_head=8),
+    'identity projection': SMALL | dict(heads=1, dim_head=24),
+    'one head, projected': SMALL | dict(heads=1, dim_head=16),
+    'grey': SMALL | dict(channels=1),
+}
+
+
+def build(vit_pytorch, arguments, randomise=True):
+    """The peer's model, and ours with its weights."""
+    import torch
+
+    torch.manual_seed(0)
+    theirs = vit_pytorch.ViT(**arguments).eval()
+    if randomise:  # its biases and norms start as constants or small; let every one of them count
+        with torch.no_grad():
+            for parameter in theirs.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+    state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    model, variables = seed.to_flax(state, arguments, name='peer')
+    return theirs, model, variables
+
+
+def relative_error(got, expected):
+    return np.abs(np.asarray(got) - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize('arguments', CASES.values(), ids=CASES.keys())
+def test_logits_and_gradients_equal_vit_pytorch(vit_pytorch, arguments):
+    import torch
+
+    theirs, model, variables = build(vit_pytorch, arguments)
+    height, width = vit_jax.model.pair(arguments['image_size'])
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, height, width, arguments.get('channels', 3))).astype(np.float32)
+    labels = np.array([1, 5])
+
+    logits = theirs(torch.from_numpy(images).permute(0, 3, 1, 2))
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))
+    loss.backward()
+    expected = seed.to_flax(
+        {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()},
+        arguments,
+        name='gradients',
+    )[1]['params']
+
+    def our_loss(params):
+        ours = model.apply({'params': params}, images)
+        return optax.softmax_cross_entropy_with_integer_labels(ours, labels).mean(), ours
+
+    gradients, ours = jax.jit(jax.grad(our_loss, has_aux=True))(variables['params'])
+    assert relative_error(ours, logits.detach().numpy()) < 1e-5
+    gradients, expected = flatten_dict(gradients), flatten_dict(expected)
+    assert gradients.keys() == expected.keys()
+    for name in expected:
+        assert relative_error(gradients[name], expected[name]) < 1e-4, name
+
+
+def test_smaller_input_takes_the_first_position_embeddings_as_in_vit_pytorch(vit_pytorch):
+    import torch
+
+    theirs, model, variables = build(vit_pytorch, SMALL)
+    images = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    assert relative_error(model.apply(variables, images), expected) < 1e-5
+
+
+def test_initialisation_has_the_distributions_of_vit_pytorch(vit_pytorch):
+    """Kolmogorov-Smirnov on each parameter; constants have to be equal."""
+    from scipy.stats import ks_2samp
+
+    arguments = SMALL | dict(dim=64, mlp_dim=96, depth=4)
+    _, model, theirs = build(vit_pytorch, arguments, randomise=False)
+    ours = model.init(jax.random.key(1), jnp.zeros((1, 16, 16, 3)))
+    ours, theirs = flatten_dict(ours['params']), flatten_dict(theirs['params'])
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        a, b = np.ravel(ours[name]), np.ravel(theirs[name])
+        if np.ptp(b) == 0:
+            np.testing.assert_array_equal(a, b)
+        else:
+            assert ks_2samp(a, b).pvalue > 1e-4, name
+
+
+def test_layers_start_different():
+    variables = vit_jax.ViT(**SMALL).init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    kernel = variables['params']['transformer']['layers']['ff']['fn']['net_0']['kernel']
+    assert not np.allclose(kernel[0], kernel[1])
+
+
+def test_dropout_acts_only_in_training():
+    model = vit_jax.ViT(**SMALL, dropout=0.5, emb_dropout=0.5)
+    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+    variables = model.init(jax.random.key(0), images)
+    plain = vit_jax.ViT(**SMALL).apply(variables, images)
+    key = {'dropout': jax.random.key(2)}
+    np.testing.assert_array_equal(model.apply(variables, images, rngs=key), plain)
+    trained = model.apply(variables, images, train=True, rngs=key)
+    assert np.abs(trained - plain).max() > 0.1
+    other = model.apply(variables, images, train=True, rngs={'dropout': jax.random.key(3)})
+    assert np.abs(trained - other).max() > 0.1
+
+
+def test_bfloat16_computes_close_to_float32_and_keeps_its_parameters():
+    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+    half = vit_jax.ViT(**SMALL, dtype='bfloat16')
+    variables = half.init(jax.random.key(0), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+    logits = half.apply(variables, images)
+    assert logits.dtype == jnp.float32
+    expected = vit_jax.ViT(**SMALL).apply(variables, images)
+    assert 1e-6 < relative_error(logits, np.asarray(expected)) < 0.1
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(patch_size=5), 'patch_size must divide image_size'),
+        (dict(image_size=(16, 18)), '16 x 18'),
+        (dict(pool='max'), "'cls' or 'mean'"),
+        (dict(depth=0), 'depth of at least 1'),
+        (dict(patch_size=0), 'patch_size of at least 1'),
+        (dict(dropout=1.0), 'dropout'),
+        (dict(dtype='float23'), 'float23'),
+    ],
+)
+def test_wrong_arguments_are_told_at_once(change, message):
+    with pytest.raises(InputError, match=message):
+        vit_jax.ViT(**SMALL | change)
+
+
+@pytest.mark.parametrize('shape', [(1, 16, 16, 1), (1, 15, 16, 3), (1, 32, 32, 3)])
+def test_images_that_do_not_fit_are_told(shape):
+    model = vit_jax.ViT(**SMALL)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    with pytest.raises(InputError, match='expected images'):
+        model.apply(variables, jnp.zeros(shape))

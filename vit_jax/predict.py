@@ -1,0 +1,94 @@
+"""A trained run as a function from pictures to class probabilities."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image
+
+from vit_jax.errors import InputError
+from vit_jax.preprocess import Preprocessing, read_picture
+from vit_jax.weights.run import load_run
+
+# Every call is cut and padded to these, so a predictor compiles at most three times.
+BATCH_SIZES = (1, 16, 128)
+
+Picture = np.ndarray | Image.Image | str | os.PathLike[str]
+
+
+class Predictor:
+    """Classifies pictures of any size with the model of a run directory.
+
+    Args:
+      run_directory: of a run that has saved a checkpoint; it may still be going on.
+      step: of the checkpoint to use: 'newest', 'best' (on the test split), or a number.
+
+    Attributes:
+      class_names: in the order of the probabilities.
+
+    Raises:
+      InputError: where that is no run directory or has no such checkpoint.
+    """
+
+    def __init__(self, run_directory: str | os.PathLike[str], step: str | int = 'newest') -> None:
+        model, variables, description = load_run(run_directory, step)
+        self.class_names: list[str] = description['class_names']
+        self._preprocessing = Preprocessing(**description['preprocessing'])
+        self._variables = jax.device_put(variables)
+
+        def predict(variables: dict, images: jax.Array) -> jax.Array:
+            logits = model.apply(variables, self._preprocessing.normalize(images))
+            return jax.nn.softmax(logits)
+
+        self._predict = jax.jit(predict)
+
+    def __call__(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b k']:
+        """Probabilities of the classes.
+
+        Args:
+          images: uint8 array [b, h, w] or [b, h, w, c], or a sequence of arrays, PIL images and
+            paths; b, h and w are free, and colours are made to fit the model.
+
+        Returns:
+          Probabilities [b, num_classes], float32.
+
+        Raises:
+          InputError: where something is not a picture.
+        """
+        pictures = self._load(images)
+        probabilities = np.empty((len(pictures), len(self.class_names)), np.float32)
+        for start in range(0, len(pictures), BATCH_SIZES[-1]):
+            chunk = pictures[start : start + BATCH_SIZES[-1]]
+            size = next(size for size in BATCH_SIZES if size >= len(chunk))
+            padded = np.zeros((size, *chunk.shape[1:]), np.uint8)
+            padded[: len(chunk)] = chunk
+            result = self._predict(self._variables, jnp.asarray(padded))
+            probabilities[start : start + len(chunk)] = result[: len(chunk)]
+        return probabilities
+
+    def top_k(
+        self, images: np.ndarray | Sequence[Picture], k: int = 5
+    ) -> list[list[tuple[str, float]]]:
+        """For each picture its k most probable classes, (name, probability), the likeliest first."""
+        probabilities = self(images)
+        order = np.argsort(-probabilities, axis=-1, kind='stable')[:, :k]
+        return [
+            [(self.class_names[index], float(row[index])) for index in indices]
+            for row, indices in zip(probabilities, order, strict=True)
+        ]
+
+    def _load(self, images: np.ndarray | Sequence[Picture]) -> np.ndarray:
+        if isinstance(images, (str, os.PathLike, Image.Image)):
+            raise InputError('expected a sequence of pictures, got one; put it into a list')
+        pictures = [
+            self._preprocessing.resize(
+                read_picture(image) if isinstance(image, (str, os.PathLike)) else image
+            )
+            for image in images
+        ]
+        empty = np.empty((0, *self._preprocessing.image_size, self._preprocessing.channels), np.uint8)
+        return np.stack(pictures) if pictures else empty

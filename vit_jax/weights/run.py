@@ -1,0 +1,45 @@
+"""A run directory as a place that weights come from."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vit_jax.checkpoint import Checkpoints, read_json
+from vit_jax.errors import InputError
+from vit_jax.model import ViT, pair
+from vit_jax.weights.files import as_tuples
+
+
+def load_run(
+    run_directory: str | os.PathLike[str], step: str | int = 'newest', **overrides: Any
+) -> tuple[ViT, dict[str, Any], dict[str, Any]]:
+    """Reads the model that a run has trained.
+
+    Args:
+      run_directory: of a run that has saved a checkpoint; it may still be going on.
+      step: of the checkpoint: 'newest', 'best' (on the test split) or a number.
+      **overrides: the ViT's own arguments, as far as they leave the parameters' shapes.
+
+    Returns:
+      The model, its variables, and the run's description: 'model', 'preprocessing', 'class_names'.
+
+    Raises:
+      InputError: where that is no run directory, or has no such checkpoint.
+    """
+    description = read_json(Path(run_directory) / 'description.json')
+    model = ViT(**{**as_tuples(description['model']), **overrides})
+    height, width = pair(model.image_size)
+    images = jax.ShapeDtypeStruct((1, height, width, model.channels), np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    if not (Path(run_directory) / 'checkpoints').is_dir():
+        raise InputError(f'{run_directory}: the run has not saved a checkpoint yet')
+    with Checkpoints(run_directory, read_only=True) as checkpoints:
+        named = {'newest': checkpoints.newest, 'best': checkpoints.best}
+        number = named.get(step, step) if isinstance(step, str) else step
+        if number not in checkpoints.steps:
+            there = ', '.join(map(str, checkpoints.steps)) or 'none'
+            raise InputError(f'{run_directory}: no checkpoint {step}; there are: {there}')
+        return model, checkpoints.restore(number, shapes), description
