@@ -55,10 +55,19 @@ class Preprocessing:
         """Bilinear with antialiasing to `image_size`, in the model's number of channels.
 
         Args:
-          picture: PIL image, or uint8 array [height, width], [height, width, 1 or 3 or 4].
+          picture: PIL image, or uint8 array [height, width] or [height, width, c], c 1, 3 or 4.
+
+        Raises:
+          InputError: where an array is something else.
         """
         height, width = self.image_size
         if isinstance(picture, np.ndarray):
+            picture = picture[..., None] if picture.ndim == 2 else picture
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] not in (1, 3, 4):
+                raise InputError(
+                    f'expected uint8 pixels [height, width, 1, 3 or 4] from 0 to 255, '
+                    f'got {picture.dtype} {list(picture.shape)}'
+                )
             if picture.shape == (height, width, self.channels):
                 return picture
             picture = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)

@@ -21,7 +21,7 @@ Metrics = dict[str, jax.Array]
 class TrainState(struct.PyTreeNode):
     """What training changes. Random keys are not in it: they are derived from the step."""
 
-    step: jax.Array  # int32, number of steps done
+    step: Any  # int32 scalar, number of steps done
     params: Any
     opt_state: optax.OptState
 
@@ -77,7 +77,7 @@ def train_step(
     metrics = {'loss': loss, 'accuracy': _is_correct(logits, batch['label']).mean()}
     if axis_name is not None:
         grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
-    metrics['grad_norm'] = optax.global_norm(grads)
+    metrics['grad_norm'] = optax.tree.norm(grads)
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

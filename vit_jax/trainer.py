@@ -76,7 +76,8 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     with Checkpoints(run_directory) as checkpoints:
         first_step = checkpoints.newest or 0
         if first_step:
-            print(f'{run_directory}: {first_step} of {num_steps} steps are done')
+            done = 'all' if first_step >= num_steps else f'{first_step} of'
+            print(f'{run_directory}: {done} {num_steps} steps are done')
             items = checkpoints.restore(first_step, to_items(jax.eval_shape(create)))
             state = TrainState(params=items['params'], **items['training'])
         else:

@@ -1,0 +1,127 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import vit_jax
+from vit_jax.augment import augment
+from vit_jax.errors import InputError
+from vit_jax.parallel import create_parallel
+from vit_jax.preprocess import Preprocessing
+from vit_jax.step import create_state, eval_step, train_step
+
+MODEL = vit_jax.ViT(
+    image_size=8, patch_size=4, num_classes=5, dim=16, depth=2, heads=2, mlp_dim=24, dim_head=8
+)
+# SGD as well as AdamW: AdamW's update of a tiny gradient is the sign of its rounding error.
+OPTIMIZERS = {'sgd': optax.sgd(0.1, momentum=0.9), 'adamw': optax.adamw(1e-3, eps=1e-4)}
+NORMALIZE = Preprocessing((8, 8), 3, (0.5,), (0.5,)).normalize
+WAYS = {'jit on 8': ('jit', 8), 'pmap on 8': ('pmap', 8), 'pmap on 1': ('pmap', 1)}
+
+
+def batches(count, batch_size=16):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        yield {
+            'image': rng.integers(0, 256, (batch_size, 8, 8, 3), np.uint8),
+            'label': rng.integers(0, 5, batch_size).astype(np.int32),
+            'position': np.arange(batch_size, dtype=np.int32),
+        }
+
+
+def run(mode, num_devices, optimizer, num_steps=5, model=MODEL):
+    """Parameters and metrics after some steps with augmentation."""
+    parallel = create_parallel(mode, 16, jax.devices()[:num_devices])
+    step = partial(
+        train_step,
+        model=model,
+        optimizer=optimizer,
+        augment=partial(
+            augment, num_classes=5, horizontal_flip=True, pad_and_crop=2, label_smoothing=0.1
+        ),
+        normalize=NORMALIZE,
+    )
+    run_step = parallel.train_step(step)
+    images = jnp.zeros((1, 8, 8, 3))
+    state = create_state(jax.random.key(0), images, model=model, optimizer=optimizer)
+    state = parallel.spread(state)
+    history = []
+    for batch in batches(num_steps):
+        state, metrics = run_step(state, parallel.put_batch(batch), jax.random.key(1))
+        history.append(jax.device_get(metrics))
+    return jax.device_get(parallel.collect(state)), history
+
+
+@pytest.mark.parametrize('optimizer', OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_jit_and_pmap_on_any_number_of_devices_train_the_same(optimizer):
+    expected, expected_history = run('jit', 1, optimizer)
+    assert expected.step == 5
+    for mode, num_devices in WAYS.values():
+        state, history = run(mode, num_devices, optimizer)
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), history, expected_history)
+
+
+def test_dropout_is_the_same_on_any_number_of_jits_devices():
+    model = MODEL.clone(dropout=0.3, emb_dropout=0.3)
+    expected, _ = run('jit', 1, OPTIMIZERS['sgd'], model=model)
+    state, _ = run('jit', 8, OPTIMIZERS['sgd'], model=model)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected)
+
+
+def test_pmaps_devices_drop_different_features():
+    """With equal examples everywhere, only the masks can make the devices' losses differ."""
+    parallel = create_parallel('pmap', 16, jax.devices())
+    model = MODEL.clone(emb_dropout=0.5)
+    optimizer = OPTIMIZERS['sgd']
+    state = create_state(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), model=model, optimizer=optimizer)
+    batch = next(batches(1))
+    batch['image'][:] = batch['image'][0]
+    batch['label'][:] = 0
+
+    def loss(state, batch):  # each device's own
+        no_augment = lambda images, labels, keys: (images, jax.nn.one_hot(labels, 5))  # noqa: E731
+        return train_step(
+            state,
+            batch,
+            jax.random.key(1),
+            model=model,
+            optimizer=optimizer,
+            augment=no_augment,
+            normalize=NORMALIZE,
+        )[1]['loss']
+
+    losses = jax.pmap(loss)(parallel.spread(state), parallel.put_batch(batch))
+    assert len(set(np.asarray(losses).tolist())) == 8
+
+
+@pytest.mark.parametrize('mode, num_devices', [('jit', 1), *WAYS.values()])
+def test_evaluation_sums_over_the_mask(mode, num_devices):
+    parallel = create_parallel(mode, 16, jax.devices()[:num_devices])
+    variables = MODEL.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    state = create_state(
+        jax.random.key(0), jnp.zeros((1, 8, 8, 3)), model=MODEL, optimizer=OPTIMIZERS['sgd']
+    )
+    batch = next(batches(1)) | {'mask': (np.arange(16) % 3 == 0).astype(np.float32)}
+    del batch['position']
+    run_step = parallel.eval_step(partial(eval_step, model=MODEL, normalize=NORMALIZE))
+    sums = run_step(parallel.spread(state), parallel.put_batch(batch))
+
+    logits = np.float64(MODEL.apply(variables, NORMALIZE(jnp.asarray(batch['image']))))
+    log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    loss = -log_probabilities[np.arange(16), batch['label']]
+    correct = logits.argmax(-1) == batch['label']
+    mask = batch['mask']
+    np.testing.assert_allclose(sums['loss'], (loss * mask).sum(), rtol=1e-5)
+    assert sums['accuracy'] == (correct * mask).sum()
+    assert sums['count'] == 6
+
+
+def test_what_cannot_be_split_is_told():
+    with pytest.raises(InputError, match='multiple of the 8 devices, got 12'):
+        create_parallel('jit', 12)
+    with pytest.raises(InputError, match="'jit' or 'pmap'"):
+        create_parallel('pjit', 16)

@@ -1,0 +1,72 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import peer
+
+from vit_jax.optim import create_optimizer, learning_rate_schedule
+from vit_jax.step import TrainState, train_step
+from vit_jax.weights import seed
+
+ARGUMENTS = dict(image_size=8, patch_size=4, num_classes=5, dim=16, depth=2, heads=2, mlp_dim=24)
+
+
+def test_training_equals_pytorchs(vit_pytorch, digits_config):
+    """Ten steps of clipped SGD with momentum, warm-up and label smoothing, against torch's own."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (10, 8, 8, 8, 3), np.uint8)
+    labels = rng.integers(0, 5, (10, 8)).astype(np.int32)
+    torch.manual_seed(0)
+    theirs = vit_pytorch.ViT(**ARGUMENTS)
+    state_dict = {name: value.numpy().copy() for name, value in theirs.state_dict().items()}
+    model, variables = seed.to_flax(state_dict, ARGUMENTS, name='peer')
+    optim = digits_config.optim
+    optim.name, optim.learning_rate, optim.warmup_steps, optim.weight_decay = 'sgd', 0.05, 3, 0.0
+    schedule = learning_rate_schedule(optim, num_steps=10)
+
+    optimizer = create_optimizer(optim, schedule)
+    params = variables['params']
+    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    step = jax.jit(
+        partial(
+            train_step,
+            model=model,
+            optimizer=optimizer,
+            augment=lambda images, labels, _: (images, 0.9 * jax.nn.one_hot(labels, 5) + 0.02),
+            normalize=lambda images: images / jnp.float32(127.5) - 1,
+        )
+    )
+    peer_optimizer = torch.optim.SGD(theirs.parameters(), lr=1.0, momentum=0.9)
+    for i in range(10):
+        batch = {'image': images[i], 'label': labels[i], 'position': np.arange(8)}
+        state, metrics = step(state, batch, jax.random.key(0))
+
+        x = torch.from_numpy(images[i].astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
+        loss = torch.nn.functional.cross_entropy(
+            theirs(x), torch.from_numpy(labels[i]).long(), label_smoothing=0.1
+        )
+        peer_optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        peer_optimizer.param_groups[0]['lr'] = float(schedule(i))
+        peer_optimizer.step()
+        assert metrics['loss'] == pytest.approx(loss.item(), rel=1e-4)
+        assert metrics['grad_norm'] == pytest.approx(norm.item(), rel=1e-3)
+
+    state_dict = {name: value.numpy() for name, value in theirs.state_dict().items()}
+    expected = seed.to_flax(state_dict, ARGUMENTS, name='peer')[1]['params']
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4), state.params, expected)
+    assert state.step == 10
+
+
+def test_peer_is_required_in_ci(monkeypatch):
+    monkeypatch.setenv('CI', 'true')
+    with pytest.raises(pytest.fail.Exception):
+        peer('no_such_package')
+    monkeypatch.delenv('CI')
+    with pytest.raises(pytest.skip.Exception):
+        peer('no_such_package')

@@ -1,0 +1,260 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import vit_jax
+from vit_jax import data
+from vit_jax.checkpoint import Checkpoints
+from vit_jax.errors import InputError
+from vit_jax.metrics import read_metrics
+from vit_jax.parallel import create_parallel
+from vit_jax.step import create_state, eval_step
+from vit_jax.trainer import count_steps, evaluate, train
+
+SMALL = [
+    '--config=configs/digits.py',
+    '--config.num_steps=60',
+    '--config.checkpoint_every_steps=10',
+    '--config.eval_every_steps=0',
+    '--config.log_every_steps=5',
+    '--config.batch_size=16',
+    '--config.model.dim=16',
+    '--config.model.depth=2',
+    '--config.model.dropout=0.1',
+    '--config.optim.warmup_steps=5',
+]
+
+
+def start(workdir, data_dir, *flags):
+    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+    command = [sys.executable, 'train.py', *SMALL, f'--workdir={workdir}']
+    return subprocess.Popen(
+        [*command, f'--config.data.dir={data_dir}', *flags],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def final_params(workdir):
+    return vit_jax.load_weights(workdir)[1]
+
+
+def test_killed_run_goes_on_to_bit_identical_parameters(tmp_path, data_dir):
+    """Real processes, killed with SIGKILL at random moments until one comes through."""
+    whole = start(tmp_path / 'whole', data_dir)
+    output = whole.communicate()[0]
+    assert whole.returncode == 0, output
+
+    rng = random.Random(os.environ.get('TEST_SEED'))
+    kills = []
+    killed = tmp_path / 'killed'
+    while len(kills) < 3:
+        process = start(killed, data_dir)
+        before = len(read_metrics(killed / 'metrics.jsonl'))
+        while len(read_metrics(killed / 'metrics.jsonl')) <= before and process.poll() is None:
+            time.sleep(0.01)  # until this process trains
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        output = process.communicate()[0]
+        kills.append(process.returncode)
+        if process.returncode == 0:
+            break
+    assert kills[0] == -signal.SIGKILL, 'the first run finished before it could be killed'
+    last = start(killed, data_dir)
+    output = last.communicate()[0]
+    assert last.returncode == 0, output
+
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        final_params(tmp_path / 'killed'),
+        final_params(tmp_path / 'whole'),
+    )
+    timings = {'images_per_second'}
+    lines = [
+        [{k: v for k, v in line.items() if k not in timings} for line in read_metrics(path)]
+        for path in (tmp_path / 'killed' / 'metrics.jsonl', tmp_path / 'whole' / 'metrics.jsonl')
+    ]
+    assert [line['step'] for line in lines[0]] == [line['step'] for line in lines[1]]
+    assert lines[0][-1] == lines[1][-1]
+
+
+def test_training_imports_no_tensorflow_once_data_is_prepared(tmp_path, data_dir):
+    program = f"""
+import sys
+sys.argv = ['train.py', *{SMALL!r}, '--config.num_steps=8', '--workdir={tmp_path / 'run'}',
+            '--config.data.dir={data_dir}']
+import runpy
+try:
+    runpy.run_path('train.py', run_name='__main__')
+except SystemExit as end:
+    assert not end.code, end.code
+assert 'jax' in sys.modules
+assert 'tensorflow' not in sys.modules
+"""
+    subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True)
+    assert read_metrics(tmp_path / 'run' / 'metrics.jsonl')[-1]['step'] == 8
+
+
+def test_run_directory_is_whole(digits_config, tmp_path, capsys):
+    result = train(digits_config, str(tmp_path))
+    lines = read_metrics(tmp_path / 'metrics.jsonl')
+    assert [(line['step'], line['split']) for line in lines] == [
+        (2, 'train'),
+        (3, 'test'),
+        (4, 'train'),
+        (6, 'train'),
+        (6, 'test'),
+    ]
+    assert result == lines[-1]
+    assert {'loss', 'accuracy', 'grad_norm', 'learning_rate', 'images_per_second'} <= set(lines[0])
+    assert lines[0]['learning_rate'] == pytest.approx(5e-4)  # of step 2 of a warm-up over 2
+    assert json.loads((tmp_path / 'config.json').read_text())['model']['dim'] == 16
+    description = json.loads((tmp_path / 'description.json').read_text())
+    assert description['class_names'] == list('0123456789')
+    assert description['preprocessing']['image_size'] == [8, 8]
+    assert list((tmp_path / 'tensorboard').iterdir())
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 5 and printed[-1].startswith('step 6/6  test')
+
+
+def test_tensorboard_shows_what_metrics_jsonl_does(digits_config, tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    train(digits_config, str(tmp_path))
+    scalars = {}
+    for path in (tmp_path / 'tensorboard').iterdir():
+        content = path.read_bytes()
+        while content:  # TFRecord: length, its checksum, the message, its checksum
+            length = int.from_bytes(content[:8], 'little')
+            event = Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+            for value in event.summary.value:
+                scalars[event.step, value.tag] = value.simple_value
+    for line in read_metrics(tmp_path / 'metrics.jsonl'):
+        step, split = line.pop('step'), line.pop('split')
+        for name, value in line.items():
+            assert scalars.pop((step, f'{split}/{name}')) == pytest.approx(value)
+    assert not scalars
+
+
+def test_finished_run_says_so_and_trains_no_more(digits_config, tmp_path, capsys):
+    first = train(digits_config, str(tmp_path))
+    before = (tmp_path / 'metrics.jsonl').read_text()
+    capsys.readouterr()
+    assert train(digits_config, str(tmp_path)) == first
+    assert 'all 6 steps are done' in capsys.readouterr().out
+    assert (tmp_path / 'metrics.jsonl').read_text() == before
+
+
+def test_resuming_drops_lines_of_steps_that_were_not_saved(digits_config, tmp_path):
+    train(digits_config, str(tmp_path))
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+        file.write('{"step": 7, "split": "train", "loss": 1.0, "accuracy": 0.5}\n{"step": 8, "spl')
+    digits_config.num_steps = 8
+    train(digits_config, str(tmp_path))
+    steps = [line['step'] for line in read_metrics(tmp_path / 'metrics.jsonl')]
+    assert steps == [2, 3, 4, 6, 6, 8, 8]
+
+
+def test_newest_and_best_checkpoints_are_kept(tmp_path):
+    tree = {'params': {'a': jax.numpy.zeros(3)}}
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, accuracy in [(1, 0.2), (2, 0.8), (3, 0.8), (4, 0.5), (5, 0.6)]:
+            checkpoints.save(step, jax.tree.map(lambda x: x + step, tree), {'accuracy': accuracy})
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert (checkpoints.steps, checkpoints.newest, checkpoints.best) == ([3, 5], 5, 3)
+        assert checkpoints.restore(3, tree)['params']['a'].tolist() == [3.0] * 3
+
+
+def test_run_goes_on_in_the_other_mode(digits_config, tmp_path):
+    """Half of it under jit, half under pmap, is what jit does alone."""
+    digits_config.optim.name = 'sgd'
+    train(digits_config, str(tmp_path / 'jit'))
+    digits_config.num_steps = 3
+    digits_config.optim.warmup_steps = 2
+    half = digits_config.copy_and_resolve_references()
+    half.num_steps = 3
+    train(half, str(tmp_path / 'both'))
+
+
+def test_not_a_number_stops_the_run_with_the_step_named(digits_config, tmp_path):
+    digits_config.optim.name = 'sgd'
+    digits_config.optim.learning_rate = 1e30
+    digits_config.optim.clip_norm = 0.0
+    digits_config.num_steps = 40
+    with pytest.raises(FloatingPointError, match=r'step \d+: (loss|grad_norm) is (nan|inf)'):
+        train(digits_config, str(tmp_path))
+    assert not (tmp_path / 'checkpoints' / '40').exists()
+    for step in (tmp_path / 'checkpoints').iterdir():
+        params = vit_jax.load_weights(tmp_path)[1]
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)), step
+
+
+@pytest.mark.parametrize('mode, num_devices', [('jit', 1), ('jit', 8), ('pmap', 8)])
+@pytest.mark.parametrize('batch_size', [8, 40, 64, 400])  # 40 divides 360, 64 does not, 400 is more
+def test_evaluation_counts_each_example_once(data_dir, mode, num_devices, batch_size):
+    from vit_jax.preprocess import Preprocessing
+
+    preprocessing = Preprocessing((8, 8), 1, (0.5,), (0.5,))
+    examples = data.open_source('tfds:digits', data_dir).read('test', preprocessing.resize)
+    assert len(examples.labels) == 360
+    model = vit_jax.ViT(
+        image_size=8, patch_size=4, num_classes=10, dim=8, depth=1, heads=1, mlp_dim=8, channels=1
+    )
+    optimizer = __import__('optax').sgd(0.1)
+    images = preprocessing.normalize(jax.numpy.asarray(examples.images))
+    state = create_state(jax.random.key(0), images[:1], model=model, optimizer=optimizer)
+    logits = np.float64(model.apply({'params': state.params}, images))
+    log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    loss = -log_probabilities[np.arange(360), examples.labels].mean()
+    accuracy = (logits.argmax(-1) == examples.labels).mean()
+
+    parallel = create_parallel(mode, batch_size, jax.devices()[:num_devices])
+    step = parallel.eval_step(partial(eval_step, model=model, normalize=preprocessing.normalize))
+    run_step = partial(step, parallel.spread(state))
+    metrics = evaluate(run_step, parallel, examples, batch_size)
+    assert metrics['accuracy'] == pytest.approx(accuracy, abs=1e-12)
+    assert metrics['loss'] == pytest.approx(loss, rel=1e-5)
+
+
+def test_steps_win_over_epochs(digits_config):
+    assert count_steps(digits_config, 1437) == 6
+    digits_config.num_steps = None
+    digits_config.num_epochs = 2.5
+    assert count_steps(digits_config, 100) == 16  # 2.5 * 100 / 16, rounded up
+    digits_config.num_epochs = 0.0
+    with pytest.raises(InputError, match='at least one step'):
+        count_steps(digits_config, 100)
+
+
+def test_workdir_of_another_model_is_refused_and_left_alone(digits_config, tmp_path):
+    train(digits_config, str(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+    digits_config.model.dim = 24
+    digits_config.data.mean = (0.4,)
+    with pytest.raises(InputError, match='data.mean is .*model.dim is 16 there and 24 here'):
+        train(digits_config, str(tmp_path))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
+
+
+def test_other_changes_are_allowed_and_told(digits_config, tmp_path, capsys):
+    train(digits_config, str(tmp_path))
+    digits_config.num_steps = 8
+    digits_config.optim.learning_rate = 1e-4
+    train(digits_config, str(tmp_path))
+    printed = capsys.readouterr().out
+    assert 'num_steps is 6 there and 8 here' in printed
+    assert 'optim.learning_rate is 0.001 there and 0.0001 here' in printed
