@@ -35,7 +35,8 @@ def main(_: list[str]) -> None:
         stop(error, 1)
     except KeyboardInterrupt:
         stop(f'{workdir}: interrupted; the same command goes on from the newest checkpoint', 130)
-    print(f'{workdir}: finished after {result["step"]} steps, test accuracy {result["accuracy"]:.2%}')
+    accuracy = f'{result["accuracy"]:.2%}'
+    print(f'{workdir}: finished after {result["step"]} steps, test accuracy {accuracy}')
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -44,12 +45,17 @@ def parse_flags(argv: list[str]) -> list[str]:
         extra = flags.FLAGS(argv)[1:]
         config_file = config_flags.get_config_filename(flags.FLAGS['config'])
         if not Path(config_file).is_file():
-            raise InputError(f'--config: expected a config file, but there is no {config_file}')
+            raise FileNotFoundError(f'there is no {config_file}')
         if extra:
             raise InputError(f'expected only --flags, got {" ".join(extra)}')
-        return argv[:1]
-    except (flags.Error, AttributeError, KeyError, TypeError, InputError) as error:
+    except OSError as error:  # the last line of ml_collections' names the file
+        stop(f'--config: expected a config file, got {str(error).splitlines()[-1]}', 2)
+    except (AttributeError, KeyError) as error:  # the nearest name is in the message
+        message = str(error.args[0]).replace('\\n', '; ').translate({ord(c): None for c in "\\'"})
+        stop(f'no such option: {message}', 2)
+    except (flags.Error, TypeError, InputError) as error:
         stop(error, 2)
+    return argv[:1]
 
 
 def stop(reason: object, status: int) -> Never:

@@ -109,9 +109,7 @@ def test_unknown_splits_are_told(split, data_dir):
 
 
 @settings(deadline=None)
-@given(
-    num_examples=st.integers(1, 50), batch_size=st.integers(1, 70), seed=st.integers(0, 2**31)
-)
+@given(num_examples=st.integers(1, 50), batch_size=st.integers(1, 70), seed=st.integers(0, 2**31))
 def test_every_epoch_visits_each_example_exactly_once(num_examples, batch_size, seed):
     num_epochs = 3
     steps = -(-num_epochs * num_examples // batch_size)

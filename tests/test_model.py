@@ -135,7 +135,7 @@ def test_bfloat16_computes_close_to_float32_and_keeps_its_parameters():
         (dict(image_size=(16, 18)), '16 x 18'),
         (dict(pool='max'), "'cls' or 'mean'"),
         (dict(depth=0), 'depth of at least 1'),
-        (dict(patch_size=0), 'patch_size of at least 1'),
+        (dict(patch_size=0), 'expected a size in pixels'),
         (dict(dropout=1.0), 'dropout'),
         (dict(dtype='float23'), 'float23'),
     ],

@@ -77,7 +77,9 @@ def test_pmaps_devices_drop_different_features():
     parallel = create_parallel('pmap', 16, jax.devices())
     model = MODEL.clone(emb_dropout=0.5)
     optimizer = OPTIMIZERS['sgd']
-    state = create_state(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), model=model, optimizer=optimizer)
+    state = create_state(
+        jax.random.key(0), jnp.zeros((1, 8, 8, 3)), model=model, optimizer=optimizer
+    )
     batch = next(batches(1))
     batch['image'][:] = batch['image'][0]
     batch['label'][:] = 0

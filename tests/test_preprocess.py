@@ -36,7 +36,8 @@ def test_a_picture_of_the_right_size_is_left_alone():
 
 
 @pytest.mark.parametrize(
-    'picture', [np.zeros((4, 6, 3), np.float32), np.zeros((4, 6, 5), np.uint8), np.zeros(4, np.uint8)]
+    'picture',
+    [np.zeros((4, 6, 3), np.float32), np.zeros((4, 6, 5), np.uint8), np.zeros(4, np.uint8)],
 )
 def test_arrays_that_are_no_pictures_are_told(picture):
     with pytest.raises(InputError, match='expected uint8'):

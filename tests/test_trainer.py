@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from functools import partial
 
 import jax
 import numpy as np
+import optax
 import pytest
 from conftest import ROOT
 
@@ -173,7 +175,8 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path):
     tree = {'params': {'a': jax.numpy.zeros(3)}}
     with Checkpoints(tmp_path) as checkpoints:
         for step, accuracy in [(1, 0.2), (2, 0.8), (3, 0.8), (4, 0.5), (5, 0.6)]:
-            checkpoints.save(step, jax.tree.map(lambda x: x + step, tree), {'accuracy': accuracy})
+            filled = {'params': {'a': jax.numpy.full(3, step, float)}}
+            checkpoints.save(step, filled, {'accuracy': accuracy})
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert (checkpoints.steps, checkpoints.newest, checkpoints.best) == ([3, 5], 5, 3)
         assert checkpoints.restore(3, tree)['params']['a'].tolist() == [3.0] * 3
@@ -182,12 +185,13 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path):
 def test_run_goes_on_in_the_other_mode(digits_config, tmp_path):
     """Half of it under jit, half under pmap, is what jit does alone."""
     digits_config.optim.name = 'sgd'
-    train(digits_config, str(tmp_path / 'jit'))
-    digits_config.num_steps = 3
-    digits_config.optim.warmup_steps = 2
-    half = digits_config.copy_and_resolve_references()
-    half.num_steps = 3
-    train(half, str(tmp_path / 'both'))
+    digits_config.optim.learning_rate = 0.1
+    train(digits_config, str(tmp_path))
+    expected = final_params(tmp_path)
+    shutil.rmtree(tmp_path / 'checkpoints' / '6')
+    digits_config.parallel.mode = 'pmap'
+    train(digits_config, str(tmp_path))
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), final_params(tmp_path), expected)
 
 
 def test_not_a_number_stops_the_run_with_the_step_named(digits_config, tmp_path):
@@ -214,7 +218,7 @@ def test_evaluation_counts_each_example_once(data_dir, mode, num_devices, batch_
     model = vit_jax.ViT(
         image_size=8, patch_size=4, num_classes=10, dim=8, depth=1, heads=1, mlp_dim=8, channels=1
     )
-    optimizer = __import__('optax').sgd(0.1)
+    optimizer = optax.sgd(0.1)
     images = preprocessing.normalize(jax.numpy.asarray(examples.images))
     state = create_state(jax.random.key(0), images[:1], model=model, optimizer=optimizer)
     logits = np.float64(model.apply({'params': state.params}, images))

@@ -121,7 +121,13 @@ def test_damaged_and_foreign_files_are_told(tensors, tmp_path):
     (tmp_path / 'a.onnx').write_text('')
     (tmp_path / 'metadata.safetensors').touch()
     save_file(tensors, tmp_path / 'metadata.safetensors', {'vit_jax': 'no JSON'})
-    for name in ('short.safetensors', 'text.safetensors', 'a.onnx', 'nothing.pt', 'metadata.safetensors'):
+    for name in (
+        'short.safetensors',
+        'text.safetensors',
+        'a.onnx',
+        'nothing.pt',
+        'metadata.safetensors',
+    ):
         with pytest.raises(InputError, match=name):
             vit_jax.load_weights(tmp_path / name, heads=2)
 

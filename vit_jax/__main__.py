@@ -67,8 +67,8 @@ def summary(arguments: argparse.Namespace) -> None:
     print_table([(name, str(value)) for name, value in description['model'].items()])
     print('classes:', ', '.join(description['class_names']), '\n')
     params = flatten_dict(variables['params'], sep='/')
-    rows = [(name, ' x '.join(map(str, leaf.shape)), f'{leaf.size:,}') for name, leaf in params.items()]
-    total = sum(leaf.size for leaf in params.values())
+    rows = [(name, ' x '.join(map(str, x.shape)), f'{x.size:,}') for name, x in params.items()]
+    total = sum(x.size for x in params.values())
     print_table([*rows, ('all parameters', '', f'{total:,}')])
 
 

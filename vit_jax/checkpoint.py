@@ -106,6 +106,15 @@ def write_json(path: Path, content: Any) -> None:
     temporary.replace(path)
 
 
+def parse_json(text: str) -> Any:
+    """Parses JSON; the lists in its objects become the tuples that they were."""
+
+    def as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+    return json.loads(text, object_hook=as_tuples)
+
+
 def read_json(path: Path) -> Any:
     """Reads a JSON file of a run directory.
 
@@ -113,7 +122,7 @@ def read_json(path: Path) -> Any:
       InputError: where it is missing or not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_text())
     except FileNotFoundError:
         raise InputError(
             f'{path.parent}: expected a run directory, but it has no {path.name}'

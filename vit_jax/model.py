@@ -1,4 +1,4 @@
-"""The Vision Transformer (Dosovitskiy et al., https://arxiv.org/abs/2010.11929) as Flax linen modules.
+"""The Vision Transformer (https://arxiv.org/abs/2010.11929) as Flax linen modules.
 
 Names, arguments, defaults and initialisation are those of vit-pytorch's `vit.py` (versions 0.24 to
 0.27, https://github.com/lucidrains/vit-pytorch), so with its weights these modules give its logits.
@@ -20,7 +20,10 @@ from vit_jax.errors import InputError
 
 
 def pair(t: int | tuple[int, int]) -> tuple[int, int]:
-    return t if isinstance(t, tuple) else (t, t)
+    height_width = t if isinstance(t, tuple) else (t, t)
+    if len(height_width) != 2 or not all(isinstance(x, int) and x > 0 for x in height_width):
+        raise InputError(f'expected a size in pixels, an int or (height, width), got {t!r}')
+    return height_width
 
 
 def is_floating(dtype: DTypeLike) -> bool:
@@ -204,11 +207,9 @@ class ViT(nn.Module, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = 'num_classes', 'dim', 'depth', 'heads', 'mlp_dim', 'channels', 'dim_head'
-        positive = {name: getattr(self, name) for name in sizes}
-        positive |= {'image_size': min(pair(self.image_size)), 'patch_size': min(pair(self.patch_size))}
-        for name, size in positive.items():
-            if size < 1:
-                raise InputError(f'expected {name} of at least 1, got {size}')
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise InputError(f'expected {name} of at least 1, got {getattr(self, name)}')
         image_height, image_width = pair(self.image_size)
         patch_height, patch_width = pair(self.patch_size)
         if image_height % patch_height or image_width % patch_width:
@@ -232,9 +233,9 @@ class ViT(nn.Module, kw_only=True):
         patch_dim = self.channels * patch_height * patch_width
 
         self.to_patch_embedding = Linear(patch_dim, self.dim, dtype=self.dtype)
-        normal = nn.initializers.normal(1.0)
-        self.pos_embedding = self.param('pos_embedding', normal, (1, self.num_patches + 1, self.dim))
-        self.cls_token = self.param('cls_token', normal, (1, 1, self.dim))
+        randn = nn.initializers.normal(1.0)
+        self.pos_embedding = self.param('pos_embedding', randn, (1, self.num_patches + 1, self.dim))
+        self.cls_token = self.param('cls_token', randn, (1, 1, self.dim))
         self.drop = nn.Dropout(self.emb_dropout)
         self.transformer = Transformer(
             self.dim, self.depth, self.heads, self.dim_head, self.mlp_dim, self.dropout, self.dtype
@@ -252,8 +253,8 @@ class ViT(nn.Module, kw_only=True):
                 f'expected images [b, h, w, {self.channels}] with h a multiple of {p1}, w of {p2} '
                 f'and at most {self.num_patches} patches, got {list(images.shape)}'
             )
-        patches = rearrange(jnp.asarray(images), 'b (h p1) (w p2) c -> b (h w) (p1 p2 c)', p1=p1, p2=p2)
-        x = self.to_patch_embedding(patches)
+        x = rearrange(jnp.asarray(images), 'b (h p1) (w p2) c -> b (h w) (p1 p2 c)', p1=p1, p2=p2)
+        x = self.to_patch_embedding(x)
 
         cls_tokens = repeat(self.cls_token, '1 1 d -> b 1 d', b=b)
         x = jnp.concatenate([cls_tokens.astype(x.dtype), x], axis=1)

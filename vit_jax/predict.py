@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +35,7 @@ class Predictor:
 
     def __init__(self, run_directory: str | os.PathLike[str], step: str | int = 'newest') -> None:
         model, variables, description = load_run(run_directory, step)
-        self.class_names: list[str] = description['class_names']
+        self.class_names = list(description['class_names'])
         self._preprocessing = Preprocessing(**description['preprocessing'])
         self._variables = jax.device_put(variables)
 
@@ -73,7 +72,7 @@ class Predictor:
     def top_k(
         self, images: np.ndarray | Sequence[Picture], k: int = 5
     ) -> list[list[tuple[str, float]]]:
-        """For each picture its k most probable classes, (name, probability), the likeliest first."""
+        """For each picture its k likeliest classes as (name, probability), the likeliest first."""
         probabilities = self(images)
         order = np.argsort(-probabilities, axis=-1, kind='stable')[:, :k]
         return [
@@ -90,5 +89,5 @@ class Predictor:
             )
             for image in images
         ]
-        empty = np.empty((0, *self._preprocessing.image_size, self._preprocessing.channels), np.uint8)
-        return np.stack(pictures) if pictures else empty
+        shape = (len(pictures), *self._preprocessing.image_size, self._preprocessing.channels)
+        return np.array(pictures, np.uint8).reshape(shape)

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 from typing import Any
 
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ class Preprocessing:
         return (images / jnp.float32(255) - jnp.float32(self.mean)) / jnp.float32(self.std)
 
 
-def read_picture(path: str) -> Image.Image:
+def read_picture(path: str | os.PathLike[str]) -> Image.Image:
     """Opens and decodes a picture file.
 
     Raises:

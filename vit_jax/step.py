@@ -29,7 +29,7 @@ class TrainState(struct.PyTreeNode):
 def create_state(
     key: jax.Array, images: jax.Array, *, model: nn.Module, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """The state before the first step, drawn from `key`; `images` are of the model's input shape."""
+    """The state before the first step, drawn from `key`; `images` show the input's shape."""
     params = model.init(key, images)['params']
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 

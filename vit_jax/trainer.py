@@ -1,7 +1,6 @@
 """The training loop: resume → step → log → evaluate → save."""
 
 import dataclasses
-import json
 import math
 import tempfile
 from collections.abc import Callable
@@ -193,7 +192,7 @@ def open_run_directory(workdir: str, config: Any) -> Path:
         return path
 
     old = flatten_dict(read_json(path / 'config.json'), sep='.')
-    new = flatten_dict(json.loads(json.dumps(config.to_dict())), sep='.')
+    new = flatten_dict(config.to_dict(), sep='.')
     changes = {
         name: f'{name} is {old.get(name)} there and {new.get(name)} here'
         for name in sorted(old.keys() | new.keys())

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32, Int64, UInt8
+from jaxtyping import Int32, Int64, UInt8
 
 Batch = dict[str, np.ndarray]
 
@@ -73,7 +73,7 @@ def eval_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
     """
     num_examples = len(examples.labels)
     for start in range(0, num_examples, batch_size):
-        indices: Int[np.ndarray, 'b'] = np.arange(start, start + batch_size)
+        indices = np.arange(start, start + batch_size)
         real = indices < num_examples
         indices = np.where(real, indices, start)
         yield {

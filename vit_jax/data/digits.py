@@ -1,7 +1,7 @@
 """`tfds:digits`: scikit-learn's handwritten digits as a TFDS data set, for a first run offline."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -19,7 +19,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version('1.0.0')
-    RELEASE_NOTES = {'1.0.0': 'Stratified 80/20 split of load_digits.'}
+    RELEASE_NOTES: ClassVar = {'1.0.0': 'Stratified 80/20 split of load_digits.'}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(

@@ -1,4 +1,4 @@
-"""`tfds:NAME`: any TFDS data set of labelled images, prepared once, then read without TensorFlow."""
+"""`tfds:NAME`: any TFDS data set of labelled images; prepared once, read without TensorFlow."""
 
 import difflib
 import os
@@ -25,7 +25,7 @@ def open_source(source: str, data_dir: str | None = None) -> 'TfdsSource':
     """
     kind, _, name = source.partition(':')
     if kind != 'tfds' or not name:
-        raise InputError(f"data.source: expected 'tfds:NAME', for example tfds:mnist, got {source!r}")
+        raise InputError(f"data.source: expected 'tfds:NAME', as tfds:mnist, got {source!r}")
     return TfdsSource(name, data_dir)
 
 
@@ -83,6 +83,7 @@ class TfdsSource:
         if self._builder.is_prepared():
             return
         os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+        os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # or it talks about them
         import tensorflow as tf
 
         tf.config.set_visible_devices([], 'GPU')  # or it would take the memory that JAX needs
@@ -110,7 +111,7 @@ class TfdsSource:
         except (ValueError, KeyError) as error:
             raise InputError(
                 f'tfds:{self._name}: expected a split out of '
-                f'{", ".join(self._builder.info.splits)} or a slice of one, got {split!r}'
+                f'{", ".join(sorted(self._builder.info.splits))} or a slice of one, got {split!r}'
             ) from error
         if len(examples) == 0:
             raise InputError(f'tfds:{self._name}: split {split!r} has no examples')

@@ -9,6 +9,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from vit_jax.checkpoint import parse_json
 from vit_jax.errors import InputError
 from vit_jax.model import ViT
 
@@ -29,8 +30,8 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     try:
         if path.suffix == '.safetensors':
             with safetensors.safe_open(path, 'numpy') as file:
-                arguments = json.loads((file.metadata() or {}).get('vit_jax', '{}'))
-                return {name: file.get_tensor(name) for name in file.keys()}, as_tuples(arguments)
+                arguments = parse_json((file.metadata() or {}).get('vit_jax', '{}'))
+                return {name: file.get_tensor(name) for name in file.keys()}, arguments  # noqa: SIM118
         if path.suffix in ('.pt', '.pth'):
             return _read_torch(path), {}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
@@ -63,11 +64,6 @@ def write_tensors(path: Path, tensors: Tensors, model: ViT) -> None:
         temporary.replace(path)
     except OSError as error:
         raise InputError(f'{path}: expected a place that can be written, got: {error}') from None
-
-
-def as_tuples(arguments: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists back into the tuples that they were."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
 
 
 def _read_torch(path: Path) -> Tensors:

@@ -10,7 +10,6 @@ import numpy as np
 from vit_jax.checkpoint import Checkpoints, read_json
 from vit_jax.errors import InputError
 from vit_jax.model import ViT, pair
-from vit_jax.weights.files import as_tuples
 
 
 def load_run(
@@ -30,7 +29,7 @@ def load_run(
       InputError: where that is no run directory, or has no such checkpoint.
     """
     description = read_json(Path(run_directory) / 'description.json')
-    model = ViT(**{**as_tuples(description['model']), **overrides})
+    model = ViT(**{**description['model'], **overrides})
     height, width = pair(model.image_size)
     images = jax.ShapeDtypeStruct((1, height, width, model.channels), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)

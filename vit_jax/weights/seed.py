@@ -44,9 +44,7 @@ def recognises(tensors: Tensors) -> bool:
     return {'pos_embedding', 'cls_token', 'to_patch_embedding.1.weight'} <= tensors.keys()
 
 
-def to_flax(
-    tensors: Tensors, overrides: dict[str, Any], name: str
-) -> tuple[ViT, dict[str, Any]]:
+def to_flax(tensors: Tensors, overrides: dict[str, Any], name: str) -> tuple[ViT, dict[str, Any]]:
     """The model and the variables that a state dict describes.
 
     Args:
@@ -117,7 +115,9 @@ def _infer(tensors: Tensors, overrides: dict[str, Any]) -> dict[str, Any]:
     elif 'heads' in overrides:
         heads = overrides['heads']
     else:
-        raise InputError(f'the file cannot tell the number of heads; expected heads= dividing {inner_dim}')
+        raise InputError(
+            f'the number of heads is not in the file; give heads= dividing {inner_dim}'
+        )
     layers = {name.split('.')[2] for name in tensors if name.startswith('transformer.layers.')}
     patch_size, channels = _infer_patch(patch_dim, overrides)
     grid = math.isqrt(shape('pos_embedding', 3)[1] - 1)
@@ -135,9 +135,7 @@ def _infer(tensors: Tensors, overrides: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _infer_patch(
-    patch_dim: int, overrides: dict[str, Any]
-) -> tuple[int | tuple[int, int], int]:
+def _infer_patch(patch_dim: int, overrides: dict[str, Any]) -> tuple[int | tuple[int, int], int]:
     """Patch size and channels; at most one of RGB and grey can make a square patch."""
     if 'patch_size' in overrides:
         height, width = pair(overrides['patch_size'])

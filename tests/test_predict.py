@@ -1,0 +1,195 @@
+import csv
+import io
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import vit_jax
+from vit_jax.__main__ import main
+from vit_jax.errors import InputError
+from vit_jax.metrics import read_metrics
+from vit_jax.predict import BATCH_SIZES
+from vit_jax.trainer import train
+
+
+@pytest.fixture(scope='module')
+def run_directory(data_dir, tmp_path_factory):
+    from configs import digits
+
+    config = digits.get_config()
+    config.num_steps, config.batch_size = 60, 64
+    config.eval_every_steps, config.checkpoint_every_steps = 0, 30
+    config.data.dir = data_dir
+    config.model.dim, config.model.depth, config.model.patch_size = 32, 1, 4
+    config.optim.warmup_steps = 5
+    run_directory = tmp_path_factory.mktemp('run')
+    train(config, str(run_directory))
+    return run_directory
+
+
+@pytest.fixture(scope='module')
+def predictor(run_directory):
+    return vit_jax.Predictor(run_directory)
+
+
+@pytest.fixture(scope='module')
+def test_examples(data_dir):
+    from vit_jax import data
+
+    source = data.open_source('tfds:digits', data_dir)
+    return source.read('test', lambda image: image)
+
+
+def test_predictor_has_the_accuracy_that_the_run_wrote_down(
+    predictor, run_directory, test_examples
+):
+    line = read_metrics(run_directory / 'metrics.jsonl')[-1]
+    probabilities = predictor(test_examples.images)
+    assert probabilities.shape == (360, 10) and probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
+    accuracy = (probabilities.argmax(-1) == test_examples.labels).mean()
+    assert accuracy == pytest.approx(line['accuracy'])
+    assert accuracy > 0.3  # it has learned something, so the classes are in the right order
+
+
+def test_probabilities_are_the_softmax_of_the_logits(predictor, run_directory, test_examples):
+    model, variables = vit_jax.load_weights(run_directory)
+    images = (test_examples.images[:5] / 255 - 0.5) / 0.5
+    logits = np.float64(model.apply(variables, jnp.asarray(images, jnp.float32)))
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(predictor(test_examples.images[:5]), expected, atol=1e-5)
+
+
+def test_any_number_of_images_compiles_a_handful_of_times(run_directory, test_examples):
+    predictor = vit_jax.Predictor(run_directory)
+    whole = predictor(test_examples.images)
+    for count in (0, 1, 2, 3, 15, 16, 17, 100, 128, 129, 300):
+        part = predictor(test_examples.images[:count])
+        assert part.shape == (count, 10)
+        np.testing.assert_allclose(part, whole[:count], atol=1e-6)
+    assert predictor._predict._cache_size() == len(BATCH_SIZES)
+
+
+def test_every_kind_of_picture_is_taken(predictor, test_examples, tmp_path):
+    image = test_examples.images[0]
+    path = tmp_path / 'digit.png'
+    Image.fromarray(image[..., 0]).save(path)
+    expected = predictor(image[None])
+    picture = Image.open(path)
+    for images in ([path], [str(path)], [picture], [picture.convert('RGB')], image[None, ..., 0]):
+        np.testing.assert_array_equal(predictor(images), expected)
+    large = picture.resize((80, 80), Image.Resampling.NEAREST)
+    np.testing.assert_allclose(predictor([large]), expected, atol=0.02)
+    mixed = predictor([large, path])
+    assert mixed.shape == (2, 10)
+
+
+def test_top_k_is_sorted_and_named(predictor, test_examples):
+    images = test_examples.images[:3]
+    probabilities = predictor(images)
+    assert predictor.class_names == list('0123456789')
+    for row, classes in zip(probabilities, predictor.top_k(images, k=3), strict=True):
+        assert [value for _, value in classes] == sorted(row.tolist(), reverse=True)[:3]
+        assert all(row[int(name)] == value for name, value in classes)
+
+
+@pytest.mark.parametrize(
+    'images, message',
+    [
+        ('digit.png', 'put it into a list'),
+        ([np.zeros((8, 8), np.float32)], 'expected uint8'),
+        (np.zeros((2, 8, 8, 2), np.uint8), 'expected uint8'),
+        (['nothing.png'], 'nothing.png: no such file'),
+    ],
+)
+def test_what_is_no_picture_is_told(predictor, images, message):
+    with pytest.raises(InputError, match=message):
+        predictor(images)
+
+
+def test_checkpoints_are_chosen_by_name_or_number(run_directory, test_examples):
+    newest = vit_jax.Predictor(run_directory)(test_examples.images)
+    lines = read_metrics(run_directory / 'metrics.jsonl')
+    tests = {line['step']: line['accuracy'] for line in lines if line['split'] == 'test'}
+    best = max(tests, key=lambda step: (tests[step], step))
+    for step in (best, 'best'):
+        probabilities = vit_jax.Predictor(run_directory, step=step)(test_examples.images)
+        accuracy = (probabilities.argmax(-1) == test_examples.labels).mean()
+        assert accuracy == pytest.approx(tests[best])
+    np.testing.assert_array_equal(
+        vit_jax.Predictor(run_directory, step=60)(test_examples.images), newest
+    )
+    with pytest.raises(InputError, match='no checkpoint 7; there are: .*60'):
+        vit_jax.Predictor(run_directory, step=7)
+
+
+def test_folders_that_are_no_runs_are_told(run_directory, tmp_path):
+    with pytest.raises(InputError, match='expected a run directory'):
+        vit_jax.Predictor(tmp_path)
+    shutil.copy(run_directory / 'description.json', tmp_path)
+    with pytest.raises(InputError, match='has not saved a checkpoint yet'):
+        vit_jax.Predictor(tmp_path)
+    (tmp_path / 'description.json').write_text('{')
+    with pytest.raises(InputError, match='expected JSON'):
+        vit_jax.Predictor(tmp_path)
+
+
+def test_predict_command_prints_table_json_and_csv(
+    predictor, run_directory, test_examples, tmp_path, capsys
+):
+    paths = []
+    for i in range(2):
+        paths.append(str(tmp_path / f'{i}.png'))
+        Image.fromarray(test_examples.images[i, ..., 0]).save(paths[-1])
+    expected = [
+        (path, name, probability)
+        for path, classes in zip(paths, predictor.top_k(paths, 2), strict=True)
+        for name, probability in classes
+    ]
+    command = ['predict', str(run_directory), *paths, '--top-k', '2']
+
+    assert main([*command, '--format', 'json']) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row['image'], row['class']) for row in rows] == [row[:2] for row in expected]
+    assert [row['probability'] for row in rows] == pytest.approx(
+        [row[2] for row in expected], abs=1e-6
+    )
+
+    assert main([*command, '--format', 'csv']) == 0
+    assert list(csv.DictReader(io.StringIO(capsys.readouterr().out))) == [
+        {name: str(value) for name, value in row.items()} for row in rows
+    ]
+
+    assert main(command) == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert table == [[path, name, f'{value:.2%}'] for path, name, value in expected]
+
+
+def test_summary_command_counts_every_parameter(run_directory, capsys):
+    assert main(['summary', str(run_directory)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    # 4x4 patches and 5 tokens of 32, one layer with 4 heads of 16, mlp 128, 10 classes
+    layer = 2 * 2 * 32 + 32 * 192 + (64 * 32 + 32) + (32 * 128 + 128) + (128 * 32 + 32)
+    total = (16 * 32 + 32) + 32 + 5 * 32 + layer + 2 * 32 + (32 * 10 + 10)
+    assert printed[-1].split() == ['all', 'parameters', f'{total:,}']
+    assert any(line.split() == ['patch_size', '4'] for line in printed)
+    assert 'classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9' in [line.strip() for line in printed]
+
+
+def test_wrong_commands_end_in_one_line_and_status_2(run_directory, tmp_path, capsys):
+    (tmp_path / 'text.png').write_text('not a picture')
+    for command, message in [
+        (['predict', str(run_directory), str(tmp_path / 'text.png')], 'expected a picture'),
+        (['predict', str(run_directory), str(tmp_path / 'nothing.png')], 'no such file'),
+        (['predict', str(tmp_path), str(tmp_path / 'text.png')], 'expected a run directory'),
+        (['predict', str(run_directory), 'a.png', '--top-k', '0'], '--top-k'),
+        (['predict', str(run_directory), 'a.png', '--step', 'worst'], 'no checkpoint worst'),
+        (['summary', str(tmp_path / 'nowhere')], 'expected a run directory'),
+    ]:
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count('\n') == 1
