@@ -85,7 +85,7 @@ class Reporter:
         self._log_every_steps = log_every_steps
         self._learning_rate = learning_rate
         self._window: list[dict[str, float]] = []  # of the steps since the last line
-        self._start: float | None = None
+        self._clock: float | None = None  # runs from the end of the first step, which compiles
         self._timed_steps = 0
         self._bar = tqdm(
             initial=first_step,
@@ -104,48 +104,51 @@ class Reporter:
 
     def train(self, step: int, metrics: dict[str, float]) -> None:
         """Takes the metrics of one step, in order; every so often writes the mean of many."""
-        if self._start is None:
-            self._start = time.perf_counter()  # not before: the first step compiles
+        if self._clock is None:
+            self._restart_clock()
         else:
             self._timed_steps += 1
         self._window.append(metrics)
-        self._bar.set_postfix_str(
-            f'loss {self._window[-1]["loss"]:.3f}, {self._images_per_second():,.0f} images/s', False
-        )
+        self._bar.set_postfix_str(f'loss {metrics["loss"]:.3f}{self._show_speed()}', False)
         self._bar.update()
         if is_due(step, self._log_every_steps, self._num_steps):
             means = {
-                name: sum(step[name] for step in self._window) / len(self._window)
+                name: sum(metrics[name] for metrics in self._window) / len(self._window)
                 for name in metrics
             }
             means['learning_rate'] = float(self._learning_rate(step - 1))
-            means['images_per_second'] = self._images_per_second()
-            self._tell(step, 'train', means)
+            self._tell(step, 'train', means | self._speed())
             self._window = []
-            self._start, self._timed_steps = time.perf_counter(), 0
+            self._restart_clock()
 
     def test(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes the metrics of an evaluation; the clock of training starts anew."""
+        """Writes the metrics of an evaluation, whose time does not count as training's."""
         self._tell(step, 'test', metrics)
-        self._start, self._timed_steps = None, 0
+        self._restart_clock()
 
     def last_test(self) -> dict[str, Any]:
         """The newest line of an evaluation."""
         return next(line for line in reversed(self._writer.lines) if line['split'] == 'test')
 
-    def _images_per_second(self) -> float:
-        if not self._timed_steps or self._start is None:
-            return 0.0
-        return self._timed_steps * self._batch_size / (time.perf_counter() - self._start)
+    def _restart_clock(self) -> None:
+        self._clock = time.perf_counter()
+        self._timed_steps = 0
+
+    def _speed(self) -> dict[str, float]:
+        if self._clock is None or not self._timed_steps:
+            return {}
+        seconds = time.perf_counter() - self._clock
+        return {'images_per_second': self._timed_steps * self._batch_size / seconds}
+
+    def _show_speed(self) -> str:
+        return ''.join(f', {speed:,.0f} images/s' for speed in self._speed().values())
 
     def _tell(self, step: int, split: str, metrics: dict[str, float]) -> None:
         self._writer.write(step, split, metrics)
         width = len(str(self._num_steps))
         text = f'step {step:{width}}/{self._num_steps}  {split:5}  loss {metrics["loss"]:.4f}'
-        text += f'  accuracy {metrics["accuracy"]:.2%}'
-        if split == 'train':
-            text += f'  {metrics["images_per_second"]:,.0f} images/s'
-        tqdm.write(text)
+        text += f', accuracy {metrics["accuracy"]:.2%}'
+        tqdm.write(text + (self._show_speed() if split == 'train' else ''))
 
 
 def is_due(step: int, every_steps: int, num_steps: int) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ class Predictor:
         self._variables = jax.device_put(variables)
 
         def predict(variables: dict, images: jax.Array) -> jax.Array:
-            logits = model.apply(variables, self._preprocessing.normalize(images))
+            logits: Any = model.apply(variables, self._preprocessing.normalize(images))
             return jax.nn.softmax(logits)
 
         self._predict = jax.jit(predict)

@@ -68,7 +68,7 @@ def train_step(
     dropout_key = jax.random.fold_in(dropout_key, batch['position'][0])
 
     def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
-        logits = model.apply(
+        logits: Any = model.apply(
             {'params': params}, normalize(images), train=True, rngs={'dropout': dropout_key}
         )
         return optax.softmax_cross_entropy(logits, targets).mean(), logits
@@ -100,7 +100,7 @@ def eval_step(
     Returns:
       float32 scalars: sums of 'loss' and 'accuracy' (number correct), and the 'count' of examples.
     """
-    logits = model.apply({'params': state.params}, normalize(batch['image']))
+    logits: Any = model.apply({'params': state.params}, normalize(batch['image']))
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
     correct = _is_correct(logits, batch['label'])
     mask = batch['mask']

@@ -41,7 +41,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     parallel = create_parallel(config.parallel.mode, config.batch_size)
     source = open_source(config.data.source, config.data.dir)
     preprocessing = Preprocessing.from_config(config.data, source.channels)
-    description = {
+    description: dict[str, Any] = {
         'model': {
             **config.model,
             'image_size': preprocessing.image_size,
@@ -63,7 +63,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     write_json(run_directory / 'description.json', description)
 
     run_augment = partial(augment, num_classes=model.num_classes, **config.augment)
-    shared = {'model': model, 'normalize': preprocessing.normalize}
+    shared: dict[str, Any] = {'model': model, 'normalize': preprocessing.normalize}
     run_train_step = parallel.train_step(
         partial(train_step, optimizer=optimizer, augment=run_augment, **shared)
     )

@@ -1,0 +1,28 @@
+# make train: .venv, requirements, configs/digits.py into runs/digits.
+# make test:  the development requirements too, then the gate: lint, format, types, tests.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test
+train: .venv/requirements
+	$(BIN)/python train.py --config=configs/digits.py --workdir=runs/digits
+
+test: .venv/requirements-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2
+
+.venv/requirements: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+# vit-pytorch's one file that the tests compare with needs torch alone, not all that it asks for.
+.venv/requirements-dev: .venv/requirements requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps vit-pytorch==0.27.0
+	touch $@
