@@ -1,14 +1,14 @@
 import subprocess
 import sys
+from pathlib import Path
 
 from conftest import ROOT
 
 
 def test_imports_point_one_way():
     """The contracts under [tool.importlinter] in pyproject.toml."""
-    result = subprocess.run(
-        ['lint-imports', '--no-cache'], cwd=ROOT, capture_output=True, text=True
-    )
+    command = [Path(sys.executable).parent / 'lint-imports', '--no-cache']
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 
 

@@ -100,7 +100,7 @@ def test_initialisation_has_the_distributions_of_vit_pytorch(vit_pytorch):
 
 def test_layers_start_different():
     variables = vit_jax.ViT(**SMALL).init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
-    kernel = variables['params']['transformer']['layers']['ff']['fn']['net_0']['kernel']
+    kernel = variables['params']['transformer']['ff']['fn']['net_0']['kernel']
     assert not np.allclose(kernel[0], kernel[1])
 
 

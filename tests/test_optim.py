@@ -34,7 +34,7 @@ def test_only_kernels_decay():
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     mask = flatten_dict(decay_mask(shapes['params']), sep='/')
     decayed = {name for name, decays in mask.items() if decays}
-    layer = 'transformer/layers/'
+    layer = 'transformer/'
     assert decayed == {
         'to_patch_embedding/kernel',
         'mlp_head/layers_1/kernel',

@@ -261,4 +261,4 @@ def test_other_changes_are_allowed_and_told(digits_config, tmp_path, capsys):
     train(digits_config, str(tmp_path))
     printed = capsys.readouterr().out
     assert 'num_steps is 6 there and 8 here' in printed
-    assert 'optim.learning_rate is 0.001 there and 0.0001 here' in printed
+    assert 'optim.learning_rate is 0.002 there and 0.0001 here' in printed

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange, repeat
-from jaxtyping import Array, DTypeLike, Float, Num
+from jaxtyping import Array, Float, Num
 
 from vit_jax.errors import InputError
 
@@ -26,13 +26,6 @@ def pair(t: int | tuple[int, int]) -> tuple[int, int]:
     return height_width
 
 
-def is_floating(dtype: DTypeLike) -> bool:
-    try:
-        return jnp.issubdtype(dtype, jnp.floating)
-    except TypeError:  # no dtype at all
-        return False
-
-
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)  # as torch's
 
 
@@ -42,7 +35,7 @@ class Linear(nn.Module):
     in_features: int
     out_features: int
     bias: bool = True
-    dtype: DTypeLike = 'float32'
+    dtype: str = 'float32'
 
     @nn.compact
     def __call__(self, x: Float[Array, '*b i']) -> Float[Array, '*b o']:
@@ -61,7 +54,7 @@ class Linear(nn.Module):
 class PreNorm(nn.Module):
     dim: int
     fn: nn.Module
-    dtype: DTypeLike = 'float32'
+    dtype: str = 'float32'
 
     def setup(self) -> None:
         self.norm = LayerNorm(dtype=self.dtype)
@@ -74,7 +67,7 @@ class FeedForward(nn.Module):
     dim: int
     hidden_dim: int
     dropout: float = 0.0
-    dtype: DTypeLike = 'float32'
+    dtype: str = 'float32'
 
     def setup(self) -> None:
         self.net = [
@@ -95,7 +88,7 @@ class Attention(nn.Module):
     heads: int = 8
     dim_head: int = 64
     dropout: float = 0.0
-    dtype: DTypeLike = 'float32'
+    dtype: str = 'float32'
 
     def setup(self) -> None:
         inner_dim = self.dim_head * self.heads
@@ -116,28 +109,6 @@ class Attention(nn.Module):
         return self.drop(self.to_out(out), deterministic=not train) if self.project_out else out
 
 
-class Layer(nn.Module):
-    dim: int
-    heads: int
-    dim_head: int
-    mlp_dim: int
-    dropout: float = 0.0
-    dtype: DTypeLike = 'float32'
-
-    def setup(self) -> None:
-        attn = Attention(self.dim, self.heads, self.dim_head, self.dropout, self.dtype)
-        ff = FeedForward(self.dim, self.mlp_dim, self.dropout, self.dtype)
-        self.attn = PreNorm(self.dim, attn, self.dtype)
-        self.ff = PreNorm(self.dim, ff, self.dtype)
-
-    def __call__(
-        self, x: Float[Array, 'b n d'], train: bool = False
-    ) -> tuple[Float[Array, 'b n d'], None]:
-        x = self.attn(x, train=train) + x
-        x = self.ff(x, train=train) + x
-        return x, None  # nn.scan's carry and its (empty) per-layer output
-
-
 class Transformer(nn.Module):
     dim: int
     depth: int
@@ -145,24 +116,28 @@ class Transformer(nn.Module):
     dim_head: int
     mlp_dim: int
     dropout: float = 0.0
-    dtype: DTypeLike = 'float32'
+    dtype: str = 'float32'
 
     def setup(self) -> None:
-        # One compiled layer run `depth` times; its parameters are stacked along a leading axis.
+        attn = Attention(self.dim, self.heads, self.dim_head, self.dropout, self.dtype)
+        ff = FeedForward(self.dim, self.mlp_dim, self.dropout, self.dtype)
+        self.attn = PreNorm(self.dim, attn, self.dtype)
+        self.ff = PreNorm(self.dim, ff, self.dtype)
+
+    def __call__(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
+        def layer(self: 'Transformer', x: jax.Array) -> tuple[jax.Array, None]:
+            x = self.attn(x, train=train) + x
+            x = self.ff(x, train=train) + x
+            return x, None
+
+        # One compiled layer, run `depth` times; parameters are stacked along a leading axis.
         layers = nn.scan(
-            Layer,
+            layer,
             length=self.depth,
-            in_axes=nn.broadcast,
             variable_axes={'params': 0},
             split_rngs={'params': True, 'dropout': True},
         )
-        self.layers = layers(
-            self.dim, self.heads, self.dim_head, self.mlp_dim, self.dropout, self.dtype
-        )
-
-    def __call__(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
-        x, _ = self.layers(x, train)
-        return x
+        return layers(self, x)[0]
 
 
 class ViT(nn.Module, kw_only=True):
@@ -180,7 +155,8 @@ class ViT(nn.Module, kw_only=True):
       channels: colour channels of the input.
       dropout: share of features dropped in attention outputs and feed-forward blocks.
       emb_dropout: share of features dropped after the position embedding.
-      dtype: of the computation; parameters, softmax, norms and logits stay float32.
+      dtype: of the computation, 'float32', 'bfloat16' or 'float16'; parameters, softmax, norms and
+        logits stay float32.
 
     Call with images [b, h, w, channels], normalised floats; returns logits [b, num_classes],
     float32. Dropout acts only with `train=True`, which needs `rngs={'dropout': key}`. An image
@@ -202,7 +178,7 @@ class ViT(nn.Module, kw_only=True):
     dim_head: int = 64
     dropout: float = 0.0
     emb_dropout: float = 0.0
-    dtype: DTypeLike = 'float32'
+    dtype: str = 'float32'
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -221,7 +197,7 @@ class ViT(nn.Module, kw_only=True):
         for name in ('dropout', 'emb_dropout'):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f'expected {name} from 0 to below 1, got {getattr(self, name)}')
-        if not is_floating(self.dtype):
+        if self.dtype not in ('float32', 'bfloat16', 'float16'):
             raise InputError(f"expected dtype 'float32', 'bfloat16' or 'float16', got {self.dtype}")
         if self.pool not in ('cls', 'mean'):
             raise InputError(f"expected pool 'cls' or 'mean', got {self.pool!r}")

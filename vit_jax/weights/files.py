@@ -53,7 +53,6 @@ def write_tensors(path: Path, tensors: Tensors, model: ViT) -> None:
                 for field in dataclasses.fields(model)
                 if field.name not in ('parent', 'name')
             }
-            arguments['dtype'] = np.dtype(model.dtype).name
             metadata = {'vit_jax': json.dumps(arguments)}
             safetensors.numpy.save_file(tensors, temporary, metadata)
         elif path.suffix in ('.pt', '.pth'):
