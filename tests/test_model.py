@@ -151,3 +151,21 @@ def test_images_that_do_not_fit_are_told(shape):
     variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     with pytest.raises(InputError, match='expected images'):
         model.apply(variables, jnp.zeros(shape))
+
+
+def test_remat_computes_the_same():
+    images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+    variables = vit_jax.ViT(**SMALL).init(jax.random.key(0), images)
+    results = []
+    for remat in (False, True):
+        model = vit_jax.ViT(**SMALL, dropout=0.2, remat=remat)
+
+        def loss(variables, model=model):
+            rngs = {'dropout': jax.random.key(2)}
+            return (model.apply(variables, images, train=True, rngs=rngs) ** 2).sum()
+
+        gradient = jax.jit(jax.grad(loss))
+        results.append(gradient(variables))
+        text = str(jax.make_jaxpr(jax.grad(loss))(variables))
+        assert ('remat' in text or 'checkpoint' in text) == remat
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *results)

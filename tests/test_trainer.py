@@ -159,6 +159,9 @@ def test_finished_run_says_so_and_trains_no_more(digits_config, tmp_path, capsys
     assert train(digits_config, str(tmp_path)) == first
     assert 'all 6 steps are done' in capsys.readouterr().out
     assert (tmp_path / 'metrics.jsonl').read_text() == before
+    (tmp_path / 'metrics.jsonl').unlink()
+    again = train(digits_config, str(tmp_path))
+    assert again['accuracy'] == first['accuracy'] and again['step'] == 6
 
 
 def test_resuming_drops_lines_of_steps_that_were_not_saved(digits_config, tmp_path):

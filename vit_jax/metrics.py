@@ -126,9 +126,10 @@ class Reporter:
         self._tell(step, 'test', metrics)
         self._restart_clock()
 
-    def last_test(self) -> dict[str, Any]:
-        """The newest line of an evaluation."""
-        return next(line for line in reversed(self._writer.lines) if line['split'] == 'test')
+    def last_test(self) -> dict[str, Any] | None:
+        """The newest line of an evaluation; None where there is none."""
+        lines = reversed(self._writer.lines)
+        return next((line for line in lines if line['split'] == 'test'), None)
 
     def _restart_clock(self) -> None:
         self._clock = time.perf_counter()

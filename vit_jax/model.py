@@ -117,6 +117,7 @@ class Transformer(nn.Module):
     mlp_dim: int
     dropout: float = 0.0
     dtype: str = 'float32'
+    remat: bool = False
 
     def setup(self) -> None:
         attn = Attention(self.dim, self.heads, self.dim_head, self.dropout, self.dtype)
@@ -132,7 +133,7 @@ class Transformer(nn.Module):
 
         # One compiled layer, run `depth` times; parameters are stacked along a leading axis.
         layers = nn.scan(
-            layer,
+            nn.remat(layer, prevent_cse=False) if self.remat else layer,
             length=self.depth,
             variable_axes={'params': 0},
             split_rngs={'params': True, 'dropout': True},
@@ -157,6 +158,7 @@ class ViT(nn.Module, kw_only=True):
       emb_dropout: share of features dropped after the position embedding.
       dtype: of the computation, 'float32', 'bfloat16' or 'float16'; parameters, softmax, norms and
         logits stay float32.
+      remat: recompute a layer's inside in the backward pass instead of storing it: less memory.
 
     Call with images [b, h, w, channels], normalised floats; returns logits [b, num_classes],
     float32. Dropout acts only with `train=True`, which needs `rngs={'dropout': key}`. An image
@@ -179,6 +181,7 @@ class ViT(nn.Module, kw_only=True):
     dropout: float = 0.0
     emb_dropout: float = 0.0
     dtype: str = 'float32'
+    remat: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,7 +217,14 @@ class ViT(nn.Module, kw_only=True):
         self.cls_token = self.param('cls_token', randn, (1, 1, self.dim))
         self.drop = nn.Dropout(self.emb_dropout)
         self.transformer = Transformer(
-            self.dim, self.depth, self.heads, self.dim_head, self.mlp_dim, self.dropout, self.dtype
+            self.dim,
+            self.depth,
+            self.heads,
+            self.dim_head,
+            self.mlp_dim,
+            self.dropout,
+            self.dtype,
+            self.remat,
         )
         self.mlp_head = nn.Sequential([LayerNorm(), Linear(self.dim, self.num_classes)])
 

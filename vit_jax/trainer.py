@@ -91,6 +91,13 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
             log_every_steps=config.log_every_steps,
             learning_rate=schedule,
         ) as reporter:
+
+            def test(step: int) -> dict[str, float]:
+                step_of_state = partial(run_eval_step, state)
+                metrics = evaluate(step_of_state, parallel, test_examples, config.batch_size)
+                reporter.test(step, metrics)
+                return metrics
+
             pending = None  # the last step's metrics are fetched while the next one runs
             for step in range(first_step + 1, num_steps + 1):
                 batch = train_batch(
@@ -104,13 +111,10 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                 if saves or is_due(step, config.eval_every_steps, num_steps):
                     reporter.train(*fetch_finite(*pending))
                     pending = None
-                    test_metrics = evaluate(
-                        partial(run_eval_step, state), parallel, test_examples, config.batch_size
-                    )
-                    reporter.test(step, test_metrics)
+                    test_metrics = test(step)
                     if saves:
                         checkpoints.save(step, to_items(parallel.collect(state)), test_metrics)
-            return reporter.last_test()
+            return reporter.last_test() or {'step': first_step, **test(first_step)}
 
 
 def evaluate(
