@@ -12,9 +12,9 @@ from configs import default
 def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
 
-    config.num_steps = 1000
-    config.eval_every_steps = 500
-    config.checkpoint_every_steps = 500
+    config.num_steps = 1400
+    config.eval_every_steps = 350
+    config.checkpoint_every_steps = 350
 
     config.data.source = 'tfds:digits'
     config.data.image_size = 8
@@ -25,12 +25,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.heads = 4
     config.model.dim_head = 16
     config.model.mlp_dim = 128
-    config.model.pool = 'mean'  # a point more than the cls token's 98.3 %
+    config.model.pool = 'mean'
 
     config.model.remat = True  # small layers are computed anew faster than stored and read again
 
-    config.optim.learning_rate = 2e-3
     config.optim.warmup_steps = 100
+    config.optim.b2 = 0.95  # a run of 1,400 steps has no use for a memory of 1,000
 
     config.augment.horizontal_flip = False
     config.augment.pad_and_crop = 1

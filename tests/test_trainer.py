@@ -122,7 +122,7 @@ def test_run_directory_is_whole(digits_config, tmp_path, capsys):
     ]
     assert result == lines[-1]
     assert {'loss', 'accuracy', 'grad_norm', 'learning_rate', 'images_per_second'} <= set(lines[0])
-    assert lines[0]['learning_rate'] == pytest.approx(1e-3)  # half-way through the warm-up
+    assert lines[0]['learning_rate'] == pytest.approx(5e-4)  # half-way through the warm-up
     assert json.loads((tmp_path / 'config.json').read_text())['model']['dim'] == 16
     description = json.loads((tmp_path / 'description.json').read_text())
     assert description['class_names'] == list('0123456789')
@@ -264,4 +264,4 @@ def test_other_changes_are_allowed_and_told(digits_config, tmp_path, capsys):
     train(digits_config, str(tmp_path))
     printed = capsys.readouterr().out
     assert 'num_steps is 6 there and 8 here' in printed
-    assert 'optim.learning_rate is 0.002 there and 0.0001 here' in printed
+    assert 'optim.learning_rate is 0.001 there and 0.0001 here' in printed
