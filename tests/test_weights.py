@@ -67,8 +67,9 @@ def test_our_safetensors_tell_the_whole_model(tmp_path):
 
 def test_heads_are_asked_for(tensors, tmp_path):
     save_file(tensors, tmp_path / 'b.safetensors')
-    with pytest.raises(InputError, match='heads= dividing 16'):
-        vit_jax.load_weights(tmp_path / 'b.safetensors')
+    for heads, got in (({}, 'none'), ({'heads': 3}, '3'), ({'heads': -1}, '-1')):
+        with pytest.raises(InputError, match=f'heads= dividing 16, got {got}'):
+            vit_jax.load_weights(tmp_path / 'b.safetensors', **heads)
 
 
 def remove(tensors):

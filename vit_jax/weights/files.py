@@ -5,15 +5,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from vit_jax.checkpoint import parse_json
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
+from vit_jax.model import ViT, pair
 
 Tensors = dict[str, np.ndarray]
+
+
+def abstract_variables(model: ViT) -> Any:
+    """Shapes and dtypes of a model's variables, for no memory."""
+    images = jax.ShapeDtypeStruct((1, *pair(model.image_size), model.channels), np.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:

@@ -4,12 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from vit_jax.checkpoint import Checkpoints, read_json
 from vit_jax.errors import InputError
-from vit_jax.model import ViT, pair
+from vit_jax.model import ViT
+from vit_jax.weights.files import abstract_variables
 
 
 def load_run(
@@ -30,9 +28,6 @@ def load_run(
     """
     description = read_json(Path(run_directory) / 'description.json')
     model = ViT(**{**description['model'], **overrides})
-    height, width = pair(model.image_size)
-    images = jax.ShapeDtypeStruct((1, height, width, model.channels), np.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     if not (Path(run_directory) / 'checkpoints').is_dir():
         raise InputError(f'{run_directory}: the run has not saved a checkpoint yet')
     with Checkpoints(run_directory, read_only=True) as checkpoints:
@@ -41,4 +36,4 @@ def load_run(
         if number not in checkpoints.steps:
             there = ', '.join(map(str, checkpoints.steps)) or 'none'
             raise InputError(f'{run_directory}: no checkpoint {step}; there are: {there}')
-        return model, checkpoints.restore(number, shapes), description
+        return model, checkpoints.restore(number, abstract_variables(model)), description

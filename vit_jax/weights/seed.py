@@ -7,13 +7,12 @@ stacked along a leading axis. Nothing else differs.
 import math
 from typing import Any
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vit_jax.errors import InputError
 from vit_jax.model import ViT, pair
-from vit_jax.weights.files import Tensors
+from vit_jax.weights.files import Tensors, abstract_variables
 
 # Theirs → ours. {} is the number of the layer.
 NAMES = {
@@ -59,7 +58,10 @@ def to_flax(tensors: Tensors, overrides: dict[str, Any], name: str) -> tuple[ViT
         model = ViT(**{**_infer(tensors, overrides), **overrides})
     except (TypeError, InputError) as error:
         raise InputError(f'{name}: {error}') from None
-    shapes = _shapes(model)
+    shapes = {
+        name: leaf.shape
+        for name, leaf in flatten_dict(abstract_variables(model)['params'], sep='/').items()
+    }
     params = {}
     unused = dict(tensors)
     for theirs, ours in NAMES.items():
@@ -110,13 +112,12 @@ def _infer(tensors: Tensors, overrides: dict[str, Any]) -> dict[str, Any]:
     dim, patch_dim = shape('to_patch_embedding.1.weight')
     first = 'transformer.layers.0.'
     inner_dim = shape(first + '0.fn.to_qkv.weight')[0] // 3
-    if first + '0.fn.to_out.0.weight' not in tensors:  # one head as wide as the tokens
-        heads = 1
-    elif 'heads' in overrides:
-        heads = overrides['heads']
-    else:
+    projects_out = first + '0.fn.to_out.0.weight' in tensors  # else one head, as wide as the tokens
+    heads = overrides.get('heads', 0) if projects_out else 1
+    if heads < 1 or inner_dim % heads:
         raise InputError(
-            f'the number of heads is not in the file; give heads= dividing {inner_dim}'
+            f'the number of heads is not in the file; expected heads= dividing {inner_dim}, '
+            f'got {heads or "none"}'
         )
     layers = {name.split('.')[2] for name in tensors if name.startswith('transformer.layers.')}
     patch_size, channels = _infer_patch(patch_dim, overrides)
@@ -141,7 +142,7 @@ def _infer_patch(patch_dim: int, overrides: dict[str, Any]) -> tuple[int | tuple
         height, width = pair(overrides['patch_size'])
         return overrides['patch_size'], patch_dim // (height * width)
     for channels in (overrides['channels'],) if 'channels' in overrides else (3, 1):
-        side = math.isqrt(patch_dim // channels)
+        side = math.isqrt(patch_dim // max(channels, 1))
         if side * side * channels == patch_dim:
             return side, channels
     raise InputError(
@@ -152,10 +153,3 @@ def _infer_patch(patch_dim: int, overrides: dict[str, Any]) -> tuple[int | tuple
 
 def _transpose(ours: str, array: np.ndarray) -> np.ndarray:
     return array.T if ours.endswith('kernel') else array
-
-
-def _shapes(model: ViT) -> dict[str, tuple[int, ...]]:
-    height, width = pair(model.image_size)
-    images = jax.ShapeDtypeStruct((1, height, width, model.channels), np.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
-    return {name: leaf.shape for name, leaf in flatten_dict(params, sep='/').items()}
