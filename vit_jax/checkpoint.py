@@ -35,6 +35,8 @@ class Checkpoints:
         keep = managers.AnyPreservationPolicy(
             [managers.LatestN(1), managers.BestN(get_metric_fn=accuracy, n=1)]
         )
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # Orbax warns of read_only, which is what we ask for
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep,
             best_fn=accuracy,
@@ -42,8 +44,6 @@ class Checkpoints:
             create=not read_only,
             cleanup_tmp_directories=not read_only,
         )
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)  # Orbax warns of read_only, which is what we ask for
         self._manager = ocp.CheckpointManager(
             Path(run_directory).absolute() / 'checkpoints', options=options
         )
