@@ -1,13 +1,13 @@
 import subprocess
 import sys
-from pathlib import Path
 
 from conftest import ROOT
 
 
 def test_imports_point_one_way():
     """The contracts under [tool.importlinter] in pyproject.toml."""
-    command = [Path(sys.executable).parent / 'lint-imports', '--no-cache']
+    program = 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+    command = [sys.executable, '-c', program, '--no-cache']
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 

@@ -51,7 +51,8 @@ def test_updates_equal_torchs(optim, name):
     peer('torch')
     import torch
 
-    optim.name, optim.learning_rate, optim.weight_decay = name, 0.1, 0.3
+    optim.name, optim.weight_decay, optim.clip_norm = name, 0.3, 1.0
+    optim.b1, optim.b2 = 0.9, 0.95
     rng = np.random.default_rng(0)
     params = {'kernel': rng.normal(size=(3, 4)), 'bias': rng.normal(size=4)}
     params = {key: value.astype(np.float32) for key, value in params.items()}
@@ -59,7 +60,7 @@ def test_updates_equal_torchs(optim, name):
     decay = {'kernel': 0.3, 'bias': 0.0}
     if name == 'adamw':
         groups = [{'params': [theirs[key]], 'weight_decay': decay[key]} for key in theirs]
-        peer_optimizer = torch.optim.AdamW(groups, lr=0.1)
+        peer_optimizer = torch.optim.AdamW(groups, lr=0.1, betas=(0.9, 0.95))
     else:
         peer_optimizer = torch.optim.SGD(theirs.values(), lr=0.1, momentum=0.9)
 

@@ -7,8 +7,10 @@ import optax
 import pytest
 
 import vit_jax
+from configs import digits
 from vit_jax.augment import augment
 from vit_jax.errors import InputError
+from vit_jax.optim import create_optimizer, learning_rate_schedule
 from vit_jax.parallel import create_parallel
 from vit_jax.preprocess import Preprocessing
 from vit_jax.step import create_state, eval_step, train_step
@@ -16,8 +18,12 @@ from vit_jax.step import create_state, eval_step, train_step
 MODEL = vit_jax.ViT(
     image_size=8, patch_size=4, num_classes=5, dim=16, depth=2, heads=2, mlp_dim=24, dim_head=8
 )
-# SGD as well as AdamW: AdamW's update of a tiny gradient is the sign of its rounding error.
-OPTIMIZERS = {'sgd': optax.sgd(0.1, momentum=0.9), 'adamw': optax.adamw(1e-3, eps=1e-4)}
+# The chain of a real run, and plain SGD, whose updates are the gradients themselves.
+RUN = digits.get_config().optim
+OPTIMIZERS = {
+    'sgd': optax.sgd(0.1, momentum=0.9),
+    'a real run': create_optimizer(RUN, learning_rate_schedule(RUN, 1400)),
+}
 NORMALIZE = Preprocessing((8, 8), 3, (0.5,), (0.5,)).normalize
 WAYS = {'jit on 8': ('jit', 8), 'pmap on 8': ('pmap', 8), 'pmap on 1': ('pmap', 1)}
 

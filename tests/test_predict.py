@@ -1,11 +1,15 @@
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 import vit_jax
@@ -80,7 +84,7 @@ def test_every_kind_of_picture_is_taken(predictor, test_examples, tmp_path):
     Image.fromarray(image[..., 0]).save(path)
     expected = predictor(image[None])
     picture = Image.open(path)
-    for images in ([path], [str(path)], [picture], [picture.convert('RGB')], image[None, ..., 0]):
+    for images in ([path], [str(path)], [picture], [picture.convert('RGB')], [image[..., 0]]):
         np.testing.assert_array_equal(predictor(images), expected)
     large = picture.resize((80, 80), Image.Resampling.NEAREST)
     np.testing.assert_allclose(predictor([large]), expected, atol=0.02)
@@ -103,6 +107,7 @@ def test_top_k_is_sorted_and_named(predictor, test_examples):
         ('digit.png', 'put it into a list'),
         ([np.zeros((8, 8), np.float32)], 'expected uint8'),
         (np.zeros((2, 8, 8, 2), np.uint8), 'expected uint8'),
+        (np.zeros((8, 8, 1), np.uint8), 'put a single picture into a list'),
         (['nothing.png'], 'nothing.png: no such file'),
     ],
 )
@@ -180,13 +185,29 @@ def test_summary_command_counts_every_parameter(run_directory, capsys):
     assert 'classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9' in [line.strip() for line in printed]
 
 
+def test_predict_on_a_file_that_is_no_image_ends_in_one_line_and_status_2(run_directory, tmp_path):
+    """As a process, with all that jax and Orbax may have to say."""
+    (tmp_path / 'text.png').write_text('not a picture')
+    command = [sys.executable, '-m', 'vit_jax', 'predict', str(run_directory)]
+    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+    result = subprocess.run(
+        [*command, str(tmp_path / 'text.png')],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2 and result.stdout == ''
+    assert 'text.png: expected a picture' in result.stderr and result.stderr.count('\n') == 1
+
+
 def test_wrong_commands_end_in_one_line_and_status_2(run_directory, tmp_path, capsys):
     (tmp_path / 'text.png').write_text('not a picture')
     for command, message in [
         (['predict', str(run_directory), str(tmp_path / 'text.png')], 'expected a picture'),
         (['predict', str(run_directory), str(tmp_path / 'nothing.png')], 'no such file'),
         (['predict', str(tmp_path), str(tmp_path / 'text.png')], 'expected a run directory'),
-        (['predict', str(run_directory), 'a.png', '--top-k', '0'], '--top-k'),
+        (['predict', str(run_directory), 'a.png', '--top-k', '0'], 'expected at least 1, got 0'),
         (['predict', str(run_directory), 'a.png', '--step', 'worst'], 'no checkpoint worst'),
         (['summary', str(tmp_path / 'nowhere')], 'expected a run directory'),
     ]:

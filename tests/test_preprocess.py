@@ -66,3 +66,17 @@ def test_files_that_are_no_pictures_are_told(tmp_path):
         with pytest.raises(InputError, match=name):
             read_picture(str(tmp_path / name))
     assert read_picture(str(tmp_path / 'whole.png')).size == (40, 40)
+
+
+def test_pictures_are_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned a quarter to the right
+    Image.new('L', (10, 20)).save(tmp_path / 'turned.jpg', exif=exif)
+    assert read_picture(tmp_path / 'turned.jpg').size == (20, 10)
+
+
+@pytest.mark.parametrize('mode', ['I;16', 'I', 'F'])
+def test_pictures_of_more_than_8_bits_are_refused(mode):
+    """Pillow would cut them off at 255."""
+    with pytest.raises(InputError, match='8 bits a channel'):
+        Preprocessing((4, 6), 1, (0.5,), (0.5,)).resize(Image.new(mode, (6, 4)))

@@ -26,6 +26,7 @@ def test_training_equals_pytorchs(vit_pytorch, digits_config):
     model, variables = seed.to_flax(state_dict, ARGUMENTS, name='peer')
     optim = digits_config.optim
     optim.name, optim.learning_rate, optim.warmup_steps, optim.weight_decay = 'sgd', 0.05, 3, 0.0
+    optim.b1, optim.clip_norm = 0.9, 1.0
     schedule = learning_rate_schedule(optim, num_steps=10)
 
     optimizer = create_optimizer(optim, schedule)

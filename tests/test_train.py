@@ -47,7 +47,7 @@ def train_py(*flags, devices=1, **options):
         (['--config.optim.name=adam'], 'expected one of adamw, sgd'),
         (['--config.data.test_split=validation'], 'expected a split out of test, train'),
         (['--workdir=/dev/null/run'], 'expected a folder that can be written'),
-        (['--config.num_steps=0'], 'expected at least one step'),
+        (['--config.num_steps=0'], 'num_steps: expected a finite number, at least 1, got 0'),
         (['--config.model.dtype=int8'], 'expected dtype'),
         (['--config.data.image_size=(8,)'], 'expected a size in pixels'),
         (['--config.data.mean=(0.1,0.2)'], 'data.mean'),
@@ -60,7 +60,7 @@ def test_wrong_input_ends_in_one_line_and_status_2(flags, message, data_dir, tmp
     assert result.stderr.count('\n') == 1, result.stderr
     assert message in result.stderr
     assert result.stdout == ''
-    assert not (tmp_path / 'checkpoints').exists()
+    assert not list(tmp_path.glob('checkpoints/*'))
 
 
 def test_workdir_of_another_model_says_what_differs(data_dir, tmp_path):
@@ -134,7 +134,8 @@ def test_a_terminal_gets_a_bar_with_loss_speed_and_time_left(data_dir, tmp_path)
     assert 'loss ' in shown and 'images/s' in shown and ' left' in shown and '60/60' in shown
 
 
-def test_help_explains(data_dir):
+def test_help_explains():
     result = train_py('--help')
+    assert result.returncode in (0, 1)  # absl's own status for --help
     assert 'python train.py --config=configs/digits.py' in result.stdout
     assert '--workdir' in result.stdout

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,11 +18,14 @@ from conftest import ROOT
 import vit_jax
 from vit_jax import data
 from vit_jax.checkpoint import Checkpoints
+from vit_jax.config import RANGES
 from vit_jax.errors import InputError
 from vit_jax.metrics import read_metrics
 from vit_jax.parallel import create_parallel
+from vit_jax.run_directory import open_run_directory
 from vit_jax.step import create_state, eval_step
 from vit_jax.trainer import count_steps, evaluate, train
+from vit_jax.weights.run import load_run
 
 SMALL = [
     '--config=configs/digits.py',
@@ -60,15 +64,16 @@ def test_killed_run_goes_on_to_bit_identical_parameters(tmp_path, data_dir):
     output = whole.communicate()[0]
     assert whole.returncode == 0, output
 
-    rng = random.Random(os.environ.get('TEST_SEED'))
-    kills = []
+    rng = random.Random()
+    kills, delays = [], []
     killed = tmp_path / 'killed'
     while len(kills) < 3:
         process = start(killed, data_dir)
         before = len(read_metrics(killed / 'metrics.jsonl'))
         while len(read_metrics(killed / 'metrics.jsonl')) <= before and process.poll() is None:
             time.sleep(0.01)  # until this process trains
-        time.sleep(rng.uniform(0, 0.3))
+        delays.append(rng.uniform(0, 0.3))
+        time.sleep(delays[-1])
         process.send_signal(signal.SIGKILL)
         output = process.communicate()[0]
         kills.append(process.returncode)
@@ -78,6 +83,8 @@ def test_killed_run_goes_on_to_bit_identical_parameters(tmp_path, data_dir):
     last = start(killed, data_dir)
     output = last.communicate()[0]
     assert last.returncode == 0, output
+    resumed = re.search(r'(\d+|all) (of )?60 steps are done', output)
+    assert resumed and resumed[1] != '0', (output, delays)
 
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -89,8 +96,12 @@ def test_killed_run_goes_on_to_bit_identical_parameters(tmp_path, data_dir):
         [{k: v for k, v in line.items() if k not in timings} for line in read_metrics(path)]
         for path in (tmp_path / 'killed' / 'metrics.jsonl', tmp_path / 'whole' / 'metrics.jsonl')
     ]
-    assert [line['step'] for line in lines[0]] == [line['step'] for line in lines[1]]
-    assert lines[0][-1] == lines[1][-1]
+    assert [(line['step'], line['split']) for line in lines[0]] == [
+        (line['step'], line['split']) for line in lines[1]
+    ]
+    assert [line for line in lines[0] if line['split'] == 'test'] == [
+        line for line in lines[1] if line['split'] == 'test'
+    ]
 
 
 def test_training_imports_no_tensorflow_once_data_is_prepared(tmp_path, data_dir):
@@ -164,7 +175,7 @@ def test_finished_run_says_so_and_trains_no_more(digits_config, tmp_path, capsys
     assert again['accuracy'] == first['accuracy'] and again['step'] == 6
 
 
-def test_resuming_drops_lines_of_steps_that_were_not_saved(digits_config, tmp_path):
+def test_resuming_drops_lines_of_steps_that_were_not_saved(digits_config, tmp_path, capsys):
     train(digits_config, str(tmp_path))
     with (tmp_path / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 7, "split": "train", "loss": 1.0, "accuracy": 0.5}\n{"step": 8, "spl')
@@ -172,6 +183,7 @@ def test_resuming_drops_lines_of_steps_that_were_not_saved(digits_config, tmp_pa
     train(digits_config, str(tmp_path))
     steps = [line['step'] for line in read_metrics(tmp_path / 'metrics.jsonl')]
     assert steps == [2, 3, 4, 6, 6, 8, 8]
+    assert '6 of 8 steps are done' in capsys.readouterr().out
 
 
 def test_newest_and_best_checkpoints_are_kept(tmp_path):
@@ -185,7 +197,7 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path):
         assert checkpoints.restore(3, tree)['params']['a'].tolist() == [3.0] * 3
 
 
-def test_run_goes_on_in_the_other_mode(digits_config, tmp_path):
+def test_run_goes_on_in_the_other_mode(digits_config, tmp_path, capsys):
     """Half of it under jit, half under pmap, is what jit does alone."""
     digits_config.optim.name = 'sgd'
     digits_config.optim.learning_rate = 0.1
@@ -194,20 +206,41 @@ def test_run_goes_on_in_the_other_mode(digits_config, tmp_path):
     shutil.rmtree(tmp_path / 'checkpoints' / '6')
     digits_config.parallel.mode = 'pmap'
     train(digits_config, str(tmp_path))
+    assert '3 of 6 steps are done' in capsys.readouterr().out
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), final_params(tmp_path), expected)
 
 
 def test_not_a_number_stops_the_run_with_the_step_named(digits_config, tmp_path):
+    """The learning rate rises until the step that is too far; what was saved before it is sound."""
     digits_config.optim.name = 'sgd'
-    digits_config.optim.learning_rate = 1e30
+    digits_config.optim.learning_rate = 1e4
     digits_config.optim.clip_norm = 0.0
+    digits_config.optim.warmup_steps = 39
     digits_config.num_steps = 40
-    with pytest.raises(FloatingPointError, match=r'step \d+: (loss|grad_norm) is (nan|inf)'):
+    digits_config.checkpoint_every_steps = 1
+    with pytest.raises(FloatingPointError, match=r'step \d+: \w+ is (nan|inf)') as error:
         train(digits_config, str(tmp_path))
-    assert not (tmp_path / 'checkpoints' / '40').exists()
-    for step in (tmp_path / 'checkpoints').iterdir():
-        params = vit_jax.load_weights(tmp_path)[1]
+    failed = int(re.search(r'step (\d+)', str(error.value))[1])
+    saved = [int(step.name) for step in (tmp_path / 'checkpoints').iterdir()]
+    assert saved and max(saved) == failed - 1
+    for step in saved:
+        params = load_run(tmp_path, step)[1]
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)), step
+    assert read_metrics(tmp_path / 'metrics.jsonl')[-1]['step'] == failed - 1
+    with pytest.raises(FloatingPointError, match=f'step {failed}'):
+        train(digits_config, str(tmp_path))
+
+
+def test_parameters_that_became_not_a_number_are_not_saved(digits_config, tmp_path):
+    """Loss and gradient of the last step are fine; only its update is not."""
+    digits_config.optim.name = 'sgd'
+    digits_config.optim.learning_rate = 1e38
+    digits_config.optim.warmup_steps = 1
+    digits_config.num_steps = 2  # learning rates 0 and 1e38
+    digits_config.augment.label_smoothing = 0.0
+    with pytest.raises(FloatingPointError, match='step 2: loss is'):
+        train(digits_config, str(tmp_path))
+    assert not list((tmp_path / 'checkpoints').iterdir())
 
 
 @pytest.mark.parametrize('mode, num_devices', [('jit', 1), ('jit', 8), ('pmap', 8)])
@@ -252,7 +285,12 @@ def test_workdir_of_another_model_is_refused_and_left_alone(digits_config, tmp_p
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
     digits_config.model.dim = 24
     digits_config.data.mean = (0.4,)
-    with pytest.raises(InputError, match='data.mean is .*model.dim is 16 there and 24 here'):
+    digits_config.optim.name = 'sgd'
+    digits_config.model.dropout = 0.1  # which may change
+    message = (
+        'run: data.mean is .*; model.dim is 16 there and 24 here; optim.name is .* here; choose'
+    )
+    with pytest.raises(InputError, match=message):
         train(digits_config, str(tmp_path))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
 
@@ -265,3 +303,37 @@ def test_other_changes_are_allowed_and_told(digits_config, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert 'num_steps is 6 there and 8 here' in printed
     assert 'optim.learning_rate is 0.001 there and 0.0001 here' in printed
+
+
+def test_finished_run_keeps_the_config_that_it_was_trained_with(digits_config, tmp_path):
+    train(digits_config, str(tmp_path))
+    before = (tmp_path / 'config.json').read_bytes()
+    digits_config.optim.learning_rate = 1.0
+    train(digits_config, str(tmp_path))
+    assert (tmp_path / 'config.json').read_bytes() == before
+
+
+def test_two_processes_do_not_share_a_run_directory(digits_config, tmp_path):
+    with (
+        open_run_directory(str(tmp_path), digits_config),
+        pytest.raises(InputError, match='in use by another process'),
+    ):
+        train(digits_config, str(tmp_path))
+    train(digits_config, str(tmp_path))
+
+
+@pytest.mark.parametrize('name', RANGES)
+def test_numbers_out_of_range_are_told_before_anything_is_built(digits_config, tmp_path, name):
+    low, high = RANGES[name]
+    kind = float if name in ('num_epochs',) or name.startswith('optim.') else int
+    if name in ('optim.warmup_steps', 'augment.pad_and_crop'):
+        kind = int
+    if name == 'augment.label_smoothing':
+        kind = float
+    bad = [low - 1] + ([high] if high < float('inf') else [])
+    for value in [*bad, *([float('nan'), float('inf')] if kind is float else [])]:
+        config = digits_config.copy_and_resolve_references()
+        config.update_from_flattened_dict({name: kind(value)})
+        with pytest.raises(InputError, match=f'^{name}: expected'):
+            train(config, str(tmp_path / 'run'))
+    assert not (tmp_path / 'run').exists()

@@ -120,7 +120,6 @@ def test_damaged_and_foreign_files_are_told(tensors, tmp_path):
     (tmp_path / 'short.safetensors').write_bytes(whole[:-100])
     (tmp_path / 'text.safetensors').write_text('no tensors')
     (tmp_path / 'a.onnx').write_text('')
-    (tmp_path / 'metadata.safetensors').touch()
     save_file(tensors, tmp_path / 'metadata.safetensors', {'vit_jax': 'no JSON'})
     for name in (
         'short.safetensors',
@@ -144,6 +143,15 @@ def test_pickles_are_not_run(tmp_path):
     with pytest.raises(InputError, match='evil.pt'):
         vit_jax.load_weights(tmp_path / 'evil.pt', heads=2)
     assert not (tmp_path / 'was here').exists()
+
+
+def test_places_that_cannot_be_written_are_told(model_and_variables, tmp_path):
+    for path in (tmp_path / 'nowhere' / 'a.safetensors', tmp_path / 'a.npz'):
+        with pytest.raises(InputError, match=path.name):
+            vit_jax.save_weights(path, *model_and_variables, format='seed')
+    with pytest.raises(InputError, match="expected 'seed'"):
+        vit_jax.save_weights(tmp_path / 'a.safetensors', *model_and_variables, format='onnx')
+    assert not list(tmp_path.iterdir())
 
 
 def test_metadata_is_plain_json(tensors, tmp_path):

@@ -39,8 +39,6 @@ def predict(arguments: argparse.Namespace) -> None:
     from vit_jax.predict import Predictor
 
     step = int(arguments.step) if arguments.step.isdecimal() else arguments.step
-    if arguments.top_k < 1:
-        raise InputError(f'--top-k: expected at least 1, got {arguments.top_k}')
     results = Predictor(arguments.run, step).top_k(arguments.images, arguments.top_k)
     rows = [
         {'image': image, 'class': name, 'probability': round(probability, 6)}

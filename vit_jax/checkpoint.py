@@ -1,13 +1,5 @@
-"""What a run leaves behind, and reading it back: Orbax checkpoints and the run's own description.
+"""Orbax checkpoints, written in the background and atomically; the newest and the best stay."""
 
-A run directory holds
-  config.json        what was asked for;
-  description.json   what it takes to use the result: the ViT's arguments, preprocessing, classes;
-  checkpoints/STEP/  Orbax, written in the background and atomically: the newest and the best;
-  metrics.jsonl and tensorboard/.
-"""
-
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,8 +8,6 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as managers
-
-from vit_jax.errors import InputError
 
 
 class Checkpoints:
@@ -97,35 +87,3 @@ class Checkpoints:
         )
         args = {name: ocp.args.StandardRestore(tree) for name, tree in placed.items()}
         return dict(self._manager.restore(step, args=ocp.args.Composite(**args)))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(json.dumps(content, indent=2) + '\n')
-    temporary.replace(path)
-
-
-def parse_json(text: str) -> Any:
-    """Parses JSON; the lists in its objects become the tuples that they were."""
-
-    def as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-
-    return json.loads(text, object_hook=as_tuples)
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a run directory.
-
-    Raises:
-      InputError: where it is missing or not JSON.
-    """
-    try:
-        return parse_json(path.read_text())
-    except FileNotFoundError:
-        raise InputError(
-            f'{path.parent}: expected a run directory, but it has no {path.name}'
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f'{path}: expected JSON, but it cannot be read: {error}') from None

@@ -105,7 +105,7 @@ class Reporter:
     def train(self, step: int, metrics: dict[str, float]) -> None:
         """Takes the metrics of one step, in order; every so often writes the mean of many."""
         if self._clock is None:
-            self._restart_clock()
+            self.restart_clock()
         else:
             self._timed_steps += 1
         self._window.append(metrics)
@@ -119,19 +119,23 @@ class Reporter:
             means['learning_rate'] = float(self._learning_rate(step - 1))
             self._tell(step, 'train', means | self._speed())
             self._window = []
-            self._restart_clock()
+            self.restart_clock()
 
     def test(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes the metrics of an evaluation, whose time does not count as training's."""
+        """Writes the metrics of an evaluation."""
         self._tell(step, 'test', metrics)
-        self._restart_clock()
 
-    def last_test(self) -> dict[str, Any] | None:
-        """The newest line of an evaluation; None where there is none."""
-        lines = reversed(self._writer.lines)
-        return next((line for line in lines if line['split'] == 'test'), None)
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines of `metrics.jsonl`."""
+        return self._writer.lines
 
-    def _restart_clock(self) -> None:
+    def was_tested(self, step: int) -> bool:
+        """Whether the last line is an evaluation after so many steps."""
+        return any(line['step'] == step and line['split'] == 'test' for line in self.lines[-1:])
+
+    def restart_clock(self) -> None:
+        """Leaves out of images/s what has passed since the last step."""
         self._clock = time.perf_counter()
         self._timed_steps = 0
 

@@ -52,7 +52,7 @@ class Linear(nn.Module):
 
 
 class PreNorm(nn.Module):
-    dim: int
+    dim: int  # as in vit-pytorch; linen's norm sees it from its input
     fn: nn.Module
     dtype: str = 'float32'
 
@@ -156,8 +156,8 @@ class ViT(nn.Module, kw_only=True):
       channels: colour channels of the input.
       dropout: share of features dropped in attention outputs and feed-forward blocks.
       emb_dropout: share of features dropped after the position embedding.
-      dtype: of the computation, 'float32', 'bfloat16' or 'float16'; parameters, softmax, norms and
-        logits stay float32.
+      dtype: of the computation, 'float32' or 'bfloat16'; parameters, softmax, norms and logits
+        stay float32.
       remat: recompute a layer's inside in the backward pass instead of storing it: less memory.
 
     Call with images [b, h, w, channels], normalised floats; returns logits [b, num_classes],
@@ -185,25 +185,7 @@ class ViT(nn.Module, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes = 'num_classes', 'dim', 'depth', 'heads', 'mlp_dim', 'channels', 'dim_head'
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise InputError(f'expected {name} of at least 1, got {getattr(self, name)}')
-        image_height, image_width = pair(self.image_size)
-        patch_height, patch_width = pair(self.patch_size)
-        if image_height % patch_height or image_width % patch_width:
-            raise InputError(
-                f'patch_size must divide image_size: expected a divisor of '
-                f'{image_height} x {image_width} pixels, got {patch_height} x {patch_width}; '
-                f'change either'
-            )
-        for name in ('dropout', 'emb_dropout'):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f'expected {name} from 0 to below 1, got {getattr(self, name)}')
-        if self.dtype not in ('float32', 'bfloat16', 'float16'):
-            raise InputError(f"expected dtype 'float32', 'bfloat16' or 'float16', got {self.dtype}")
-        if self.pool not in ('cls', 'mean'):
-            raise InputError(f"expected pool 'cls' or 'mean', got {self.pool!r}")
+        _check_arguments(self)
 
     def setup(self) -> None:
         image_height, image_width = pair(self.image_size)
@@ -251,3 +233,22 @@ class ViT(nn.Module, kw_only=True):
 
         x = x.mean(axis=1) if self.pool == 'mean' else x[:, 0]
         return self.mlp_head(x.astype(jnp.float32))
+
+
+def _check_arguments(vit: ViT) -> None:
+    for name in ('num_classes', 'dim', 'depth', 'heads', 'mlp_dim', 'channels', 'dim_head'):
+        if getattr(vit, name) < 1:
+            raise InputError(f'expected {name} of at least 1, got {getattr(vit, name)}')
+    for name in ('dropout', 'emb_dropout'):
+        if not 0 <= getattr(vit, name) < 1:
+            raise InputError(f'expected {name} from 0 to below 1, got {getattr(vit, name)}')
+    for name, known in (('pool', ('cls', 'mean')), ('dtype', ('float32', 'bfloat16'))):
+        if getattr(vit, name) not in known:
+            raise InputError(f'expected {name} out of {known}, got {getattr(vit, name)!r}')
+    height, width = pair(vit.image_size)
+    patch_height, patch_width = pair(vit.patch_size)
+    if height % patch_height or width % patch_width:
+        raise InputError(
+            f'patch_size must divide image_size: expected a divisor of {height} x {width} pixels, '
+            f'got {patch_height} x {patch_width}; change either'
+        )

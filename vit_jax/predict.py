@@ -50,8 +50,8 @@ class Predictor:
         """Probabilities of the classes.
 
         Args:
-          images: uint8 array [b, h, w] or [b, h, w, c], or a sequence of arrays, PIL images and
-            paths; b, h and w are free, and colours are made to fit the model.
+          images: uint8 array [b, h, w, c], or a sequence of paths, PIL images and uint8 arrays
+            [h, w] or [h, w, c]; b, h and w are free, and colours are made to fit the model.
 
         Returns:
           Probabilities [b, num_classes], float32.
@@ -74,6 +74,8 @@ class Predictor:
         self, images: np.ndarray | Sequence[Picture], k: int = 5
     ) -> list[list[tuple[str, float]]]:
         """For each picture its k likeliest classes as (name, probability), the likeliest first."""
+        if k < 1:
+            raise InputError(f'k: expected at least 1, got {k}')
         probabilities = self(images)
         order = np.argsort(-probabilities, axis=-1, kind='stable')[:, :k]
         return [
@@ -84,11 +86,17 @@ class Predictor:
     def _load(self, images: np.ndarray | Sequence[Picture]) -> np.ndarray:
         if isinstance(images, (str, os.PathLike, Image.Image)):
             raise InputError('expected a sequence of pictures, got one; put it into a list')
-        pictures = [
-            self._preprocessing.resize(
-                read_picture(image) if isinstance(image, (str, os.PathLike)) else image
+        if isinstance(images, np.ndarray | jax.Array) and images.ndim != 4:
+            raise InputError(
+                f'expected an array [b, h, w, c], got {list(images.shape)}; '
+                f'put a single picture into a list'
             )
-            for image in images
-        ]
+        pictures = [self._preprocessing.resize(_open(image)) for image in images]
         shape = (len(pictures), *self._preprocessing.image_size, self._preprocessing.channels)
         return np.array(pictures, np.uint8).reshape(shape)
+
+
+def _open(image: Picture) -> np.ndarray | Image.Image:
+    if isinstance(image, (str, os.PathLike)):
+        return read_picture(image)
+    return image if isinstance(image, Image.Image) else np.asarray(image)

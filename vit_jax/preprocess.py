@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vit_jax.errors import InputError
 from vit_jax.model import pair
@@ -72,6 +72,8 @@ class Preprocessing:
             if picture.shape == (height, width, self.channels):
                 return picture
             picture = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
+        if picture.mode.startswith(('I', 'F')):
+            raise InputError(f'expected a picture of 8 bits a channel, got mode {picture.mode}')
         picture = picture.convert('L' if self.channels == 1 else 'RGB')
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -83,15 +85,14 @@ class Preprocessing:
 
 
 def read_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """Opens and decodes a picture file.
+    """Opens and decodes a picture file, turned upright as its EXIF orientation says.
 
     Raises:
       InputError: where there is no such file, or Pillow cannot decode it.
     """
     try:
         with Image.open(path) as picture:
-            picture.load()
-            return picture
+            return ImageOps.exif_transpose(picture)
     except FileNotFoundError:
         raise InputError(f'{path}: no such file') from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -2,18 +2,17 @@
 
 import dataclasses
 import math
-import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
+import optax
 
 from vit_jax.augment import augment
-from vit_jax.checkpoint import Checkpoints, read_json, write_json
+from vit_jax.checkpoint import Checkpoints
+from vit_jax.config import check_config
 from vit_jax.data import Examples, eval_batches, open_source, train_batch
 from vit_jax.errors import InputError
 from vit_jax.metrics import Reporter, is_due
@@ -21,6 +20,7 @@ from vit_jax.model import ViT
 from vit_jax.optim import create_optimizer, learning_rate_schedule
 from vit_jax.parallel import Jit, Pmap, create_parallel
 from vit_jax.preprocess import Preprocessing
+from vit_jax.run_directory import open_run_directory, write_json
 from vit_jax.step import TrainState, create_state, eval_step, train_step
 
 
@@ -38,6 +38,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
       InputError: where the config cannot work.
       FloatingPointError: where a step's loss or gradient is not finite; names the step.
     """
+    check_config(config)
     parallel = create_parallel(config.parallel.mode, config.batch_size)
     source = open_source(config.data.source, config.data.dir)
     preprocessing = Preprocessing.from_config(config.data, source.channels)
@@ -52,37 +53,30 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         'class_names': source.class_names,
     }
     model = ViT(**description['model'])
-    run_directory = open_run_directory(workdir, config)
 
-    examples = source.read(config.data.train_split, preprocessing.resize)
-    test_examples = source.read(config.data.test_split, preprocessing.resize)
-    num_steps = count_steps(config, len(examples.labels))
-    schedule = learning_rate_schedule(config.optim, num_steps)
-    optimizer = create_optimizer(config.optim, schedule)
-    write_json(run_directory / 'config.json', config.to_dict())
-    write_json(run_directory / 'description.json', description)
+    with (
+        open_run_directory(workdir, config) as run_directory,
+        Checkpoints(run_directory) as checkpoints,
+    ):
+        examples = source.read(config.data.train_split, preprocessing.resize)
+        test_examples = source.read(config.data.test_split, preprocessing.resize)
+        num_steps = count_steps(config, len(examples.labels))
+        schedule = learning_rate_schedule(config.optim, num_steps)
+        optimizer = create_optimizer(config.optim, schedule)
+        init_key, train_key = jax.random.split(jax.random.key(config.seed))
+        image = preprocessing.normalize(jnp.asarray(examples.images[:1]))
+        create = jax.jit(partial(create_state, init_key, image, model=model, optimizer=optimizer))
 
-    run_augment = partial(augment, num_classes=model.num_classes, **config.augment)
-    shared: dict[str, Any] = {'model': model, 'normalize': preprocessing.normalize}
-    run_train_step = parallel.train_step(
-        partial(train_step, optimizer=optimizer, augment=run_augment, **shared)
-    )
-    run_eval_step = parallel.eval_step(partial(eval_step, **shared))
-    init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    image = preprocessing.normalize(jnp.asarray(examples.images[:1]))
-    create = jax.jit(partial(create_state, init_key, image, model=model, optimizer=optimizer))
-
-    with Checkpoints(run_directory) as checkpoints:
         first_step = checkpoints.newest or 0
         if first_step:
             done = 'all' if first_step >= num_steps else f'{first_step} of'
             print(f'{run_directory}: {done} {num_steps} steps are done')
-            items = checkpoints.restore(first_step, to_items(jax.eval_shape(create)))
-            state = TrainState(params=items['params'], **items['training'])
+            state = from_items(checkpoints.restore(first_step, to_items(jax.eval_shape(create))))
         else:
             state = create()
-        state = parallel.spread(state)
-
+        if first_step < num_steps:
+            write_json(run_directory / 'config.json', config.to_dict())
+            write_json(run_directory / 'description.json', description)
         with Reporter(
             run_directory,
             first_step=first_step,
@@ -91,13 +85,10 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
             log_every_steps=config.log_every_steps,
             learning_rate=schedule,
         ) as reporter:
-
-            def test(step: int) -> dict[str, float]:
-                step_of_state = partial(run_eval_step, state)
-                metrics = evaluate(step_of_state, parallel, test_examples, config.batch_size)
-                reporter.test(step, metrics)
-                return metrics
-
+            run_train_step, run_test = create_steps(
+                config, parallel, model, optimizer, preprocessing.normalize, test_examples
+            )
+            state = parallel.spread(state)
             pending = None  # the last step's metrics are fetched while the next one runs
             for step in range(first_step + 1, num_steps + 1):
                 batch = train_batch(
@@ -105,16 +96,43 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                 )
                 state, metrics = run_train_step(state, parallel.put_batch(batch), train_key)
                 if pending:
-                    reporter.train(*fetch_finite(*pending))
+                    reporter.train(*check_finite(*pending))
                 pending = step, metrics
                 saves = is_due(step, config.checkpoint_every_steps, num_steps)
                 if saves or is_due(step, config.eval_every_steps, num_steps):
-                    reporter.train(*fetch_finite(*pending))
+                    reporter.train(*check_finite(*pending))
                     pending = None
-                    test_metrics = test(step)
+                    _, test_metrics = check_finite(step, run_test(state))
+                    reporter.test(step, test_metrics)
                     if saves:
                         checkpoints.save(step, to_items(parallel.collect(state)), test_metrics)
-            return reporter.last_test() or {'step': first_step, **test(first_step)}
+                    reporter.restart_clock()
+            if first_step >= num_steps and not reporter.was_tested(first_step):
+                reporter.test(first_step, run_test(state))
+            return reporter.lines[-1]
+
+
+def create_steps(
+    config: Any,
+    parallel: Jit | Pmap,
+    model: ViT,
+    optimizer: optax.GradientTransformation,
+    normalize: Callable[[jax.Array], jax.Array],
+    test_examples: Examples,
+) -> tuple[Callable[..., Any], Callable[[Any], dict[str, float]]]:
+    """The training step over the devices, and the evaluation of a state on the test split."""
+    run_augment = partial(augment, num_classes=model.num_classes, **config.augment)
+    run_train_step = parallel.train_step(
+        partial(
+            train_step, model=model, optimizer=optimizer, augment=run_augment, normalize=normalize
+        )
+    )
+    run_eval_step = parallel.eval_step(partial(eval_step, model=model, normalize=normalize))
+
+    def run_test(state: TrainState) -> dict[str, float]:
+        return evaluate(partial(run_eval_step, state), parallel, test_examples, config.batch_size)
+
+    return run_train_step, run_test
 
 
 def evaluate(
@@ -128,15 +146,16 @@ def evaluate(
     Args:
       run_eval_step: batch on the devices → sums, as `vit_jax.step.eval_step` returns them.
     """
-    sums = [
-        run_eval_step(parallel.put_batch(batch)) for batch in eval_batches(examples, batch_size)
-    ]
+    sums: list[Any] = []
+    for batch in eval_batches(examples, batch_size):
+        sums.append(run_eval_step(parallel.put_batch(batch)))
+        sums[-2:-1] = jax.device_get(sums[-2:-1])  # so that two batches at most are on the device
     total = jax.tree.map(lambda *values: math.fsum(map(float, values)), *jax.device_get(sums))
     count = total.pop('count')
     return {name: value / count for name, value in total.items()}
 
 
-def fetch_finite(step: int, metrics: Any) -> tuple[int, dict[str, float]]:
+def check_finite(step: int, metrics: Any) -> tuple[int, dict[str, float]]:
     """Brings a step's metrics to the host.
 
     Raises:
@@ -160,6 +179,11 @@ def to_items(state: TrainState) -> dict[str, Any]:
     }
 
 
+def from_items(items: dict[str, Any]) -> TrainState:
+    """The state that `to_items` took apart."""
+    return TrainState(params=items['params'], **items['training'])
+
+
 def count_steps(config: Any, num_examples: int) -> int:
     """Length of the run: `num_steps`, or as many as it takes for `num_epochs`.
 
@@ -173,41 +197,3 @@ def count_steps(config: Any, num_examples: int) -> int:
     if num_steps < 1:
         raise InputError(f'num_steps or num_epochs: expected at least one step, got {num_steps}')
     return num_steps
-
-
-def open_run_directory(workdir: str, config: Any) -> Path:
-    """Makes the run directory, or checks that the run in it is the config's.
-
-    Options that do not shape the parameters or the data may change from one start to the next;
-    what changed is printed.
-
-    Raises:
-      InputError: where it cannot be written, or holds a run of another model or other data.
-    """
-    path = Path(workdir)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        raise InputError(
-            f'--workdir={workdir}: expected a folder that can be written, got: {error.strerror}'
-        ) from None
-    if not (path / 'config.json').exists():
-        return path
-
-    old = flatten_dict(read_json(path / 'config.json'), sep='.')
-    new = flatten_dict(config.to_dict(), sep='.')
-    changes = {
-        name: f'{name} is {old.get(name)} there and {new.get(name)} here'
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and name != 'data.dir'
-    }
-    others = [text for name, text in changes.items() if name.startswith(('model.', 'data.'))]
-    if others:
-        raise InputError(
-            f'--workdir={workdir} holds another run: {"; ".join(others)}; '
-            f'choose another --workdir or the values there'
-        )
-    for text in changes.values():
-        print(f'{workdir}: {text}')
-    return path

@@ -51,7 +51,9 @@ class TfdsSource:
             hint = f'; did you mean tfds:{near[0]}?' if near else ', see tensorflow.org/datasets'
             raise InputError(f'tfds:{name}: no such data set{hint}') from None
         except (ValueError, AssertionError) as error:  # no such version or configuration
-            reason = next(line for line in str(error).splitlines() if line.strip())
+            reason = ' '.join(str(error).split()) or type(error).__name__
+            if 'file format' in reason.lower():
+                reason += '; it is there as TFRecord, so give another data.dir'
             raise InputError(f'tfds:{name} cannot be opened: {reason}') from None
         self._name = name
         self._image_key, self._label_key = self._supervised_keys()
@@ -121,4 +123,6 @@ class TfdsSource:
         for i, example in enumerate(examples):
             images[i] = resize(example[self._image_key])
             labels[i] = example[self._label_key]
+        if labels.min() < 0:
+            raise InputError(f'tfds:{self._name}: split {split!r} has examples without a label')
         return Examples(images, labels)

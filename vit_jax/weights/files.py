@@ -10,9 +10,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from vit_jax.checkpoint import parse_json
 from vit_jax.errors import InputError
 from vit_jax.model import ViT, pair
+from vit_jax.run_directory import parse_json
 
 Tensors = dict[str, np.ndarray]
 
@@ -52,6 +52,10 @@ def write_tensors(path: Path, tensors: Tensors, model: ViT) -> None:
     Raises:
       InputError: where the ending is unknown, or the file cannot be written.
     """
+    if path.suffix not in ('.safetensors', '.pt', '.pth'):
+        raise InputError(f'{path}: expected a file ending in .safetensors, .pt or .pth')
+    if not path.parent.is_dir():
+        raise InputError(f'{path}: expected a file in a folder that exists')
     temporary = path.with_name(path.name + '.tmp')
     try:
         if path.suffix == '.safetensors':
@@ -60,15 +64,13 @@ def write_tensors(path: Path, tensors: Tensors, model: ViT) -> None:
                 for field in dataclasses.fields(model)
                 if field.name not in ('parent', 'name')
             }
-            metadata = {'vit_jax': json.dumps(arguments)}
-            safetensors.numpy.save_file(tensors, temporary, metadata)
-        elif path.suffix in ('.pt', '.pth'):
+            safetensors.numpy.save_file(tensors, temporary, {'vit_jax': json.dumps(arguments)})
+        else:
             torch = _import_torch(path)
             torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, temporary)
-        else:
-            raise InputError(f'{path}: expected a file ending in .safetensors, .pt or .pth')
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
         raise InputError(f'{path}: expected a place that can be written, got: {error}') from None
 
 
@@ -81,7 +83,7 @@ def _read_torch(path: Path) -> Tensors:
         raise InputError(f'{path}: expected a state dict of tensors, but: {reason}') from None
     if not (isinstance(content, dict) and all(map(torch.is_tensor, content.values()))):
         raise InputError(f'{path}: expected a state dict of tensors, got {type(content).__name__}')
-    return {name: tensor.numpy() for name, tensor in content.items()}
+    return {name: tensor.detach().float().numpy() for name, tensor in content.items()}
 
 
 def _import_torch(path: Path) -> Any:

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vit_jax.checkpoint import Checkpoints, read_json
+from vit_jax.checkpoint import Checkpoints
 from vit_jax.errors import InputError
 from vit_jax.model import ViT
+from vit_jax.run_directory import read_json
 from vit_jax.weights.files import abstract_variables
 
 
@@ -27,7 +28,10 @@ def load_run(
       InputError: where that is no run directory, or has no such checkpoint.
     """
     description = read_json(Path(run_directory) / 'description.json')
-    model = ViT(**{**description['model'], **overrides})
+    trained = ViT(**description['model'])
+    model = trained.clone(**overrides)
+    if abstract_variables(model) != abstract_variables(trained):
+        raise InputError(f'{run_directory}: {overrides} would change the shapes of its parameters')
     if not (Path(run_directory) / 'checkpoints').is_dir():
         raise InputError(f'{run_directory}: the run has not saved a checkpoint yet')
     with Checkpoints(run_directory, read_only=True) as checkpoints:

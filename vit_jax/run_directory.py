@@ -1,0 +1,115 @@
+"""The folder that a run lives in, and its JSON files.
+
+A run directory holds
+  config.json        what was asked for;
+  description.json   what it takes to use the result: the ViT's arguments, preprocessing, classes;
+  checkpoints/STEP/  see `vit_jax.checkpoint`;
+  metrics.jsonl and tensorboard/, see `vit_jax.metrics`.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from vit_jax.errors import InputError
+
+# What a run may change about its model from one start to the next: the parameters stay as they are.
+FREE = ('data.dir', 'model.dtype', 'model.remat', 'model.dropout', 'model.emb_dropout')
+
+
+@contextlib.contextmanager
+def open_run_directory(workdir: str, config: Any) -> Iterator[Path]:
+    """Makes the run directory, or checks that the run in it is the config's; keeps others out.
+
+    Options that do not shape the parameters or the data may change from one start to the next;
+    what changed is printed.
+
+    Raises:
+      InputError: where it cannot be written, is in use, or holds another model or other data.
+    """
+    path = Path(workdir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / 'lock').open('a')
+    except OSError as error:
+        raise InputError(
+            f'--workdir={workdir}: expected a folder that can be written, got: {error.strerror}'
+        ) from None
+    with lock:
+        if sys.platform != 'win32':
+            import fcntl
+
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
+            except BlockingIOError:
+                raise InputError(
+                    f'--workdir={workdir} is in use by another process; '
+                    f'wait for it, or choose another --workdir'
+                ) from None
+        if any(path.glob('checkpoints/*/')):
+            compare_configs(path, config)
+        yield path
+
+
+def compare_configs(path: Path, config: Any) -> None:
+    """Prints how a config differs from the one in a run directory.
+
+    Raises:
+      InputError: where it describes another model, other data or another optimizer.
+    """
+    old = flatten_dict(read_json(path / 'config.json'), sep='.')
+    new = flatten_dict(config.to_dict(), sep='.')
+    changes = {
+        name: f'{name} is {old.get(name)} there and {new.get(name)} here'
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    }
+    fixed = [
+        text
+        for name, text in changes.items()
+        if name.startswith(('model.', 'data.', 'optim.name')) and name not in FREE
+    ]
+    if fixed:
+        raise InputError(
+            f'--workdir={path} holds another run: {"; ".join(fixed)}; '
+            f'choose another --workdir or the values there'
+        )
+    for text in changes.values():
+        print(f'{path}: {text}')
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + '.tmp')
+    temporary.write_text(json.dumps(content, indent=2) + '\n')
+    temporary.replace(path)
+
+
+def parse_json(text: str) -> Any:
+    """Parses JSON; the lists in its objects become the tuples that they were."""
+
+    def as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+    return json.loads(text, object_hook=as_tuples)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a run directory.
+
+    Raises:
+      InputError: where it is missing or not JSON.
+    """
+    try:
+        return parse_json(path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f'{path.parent}: expected a run directory, but it has no {path.name}'
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f'{path}: expected JSON, but it cannot be read: {error}') from None
