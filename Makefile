@@ -1,4 +1,4 @@
-# make train: .venv, requirements, configs/digits.py into runs/digits.
+# make train: .venv, requirements and vit_jax itself, then configs/digits.py into runs/digits.
 # make test:  the development requirements too, then the gate: lint, format, types, tests.
 
 PYTHON ?= python3
@@ -14,11 +14,11 @@ test: .venv/requirements-dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
 
-.venv/requirements: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
+.venv/requirements: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet -r requirements.txt --editable .
 	touch $@
 
 # vit-pytorch's one file that the tests compare with needs torch alone, not all that it asks for.

@@ -45,13 +45,18 @@ def parse_flags(argv: list[str]) -> list[str]:
         extra = flags.FLAGS(argv)[1:]
         config_file = config_flags.get_config_filename(flags.FLAGS['config'])
         if not Path(config_file).is_file():
-            raise FileNotFoundError(f'there is no {config_file}')
+            raise FileNotFoundError(f'no such file: {config_file}')
         if extra:
             raise InputError(f'expected only --flags, got {" ".join(extra)}')
     except OSError as error:  # the last line of ml_collections' names the file
-        stop(f'--config: expected a config file, got {str(error).splitlines()[-1]}', 2)
+        stop(f'--config: expected a config file, but: {str(error).splitlines()[-1]}', 2)
     except (AttributeError, KeyError) as error:  # the nearest name is in the message
-        message = str(error.args[0]).replace('\\n', '; ').translate({ord(c): None for c in "\\'"})
+        message = (
+            str(error.args[0])
+            .replace('\\n', ' ')
+            .replace('\n', '; ')
+            .translate({ord(c): None for c in "\\'"})
+        )
         stop(f'no such option: {message}', 2)
     except (flags.Error, TypeError, InputError) as error:
         stop(error, 2)

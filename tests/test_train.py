@@ -78,7 +78,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_line_and_status_1(data_dir, tmp_p
         f'--workdir={tmp_path}',
         f'--config.data.dir={data_dir}',
         *TINY,
-        '--config.optim.learning_rate=inf',
+        '--config.optim.learning_rate=1e38',
     )
     assert result.returncode == 1
     assert result.stderr.count('\n') == 1

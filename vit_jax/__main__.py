@@ -41,7 +41,7 @@ def predict(arguments: argparse.Namespace) -> None:
     step = int(arguments.step) if arguments.step.isdecimal() else arguments.step
     results = Predictor(arguments.run, step).top_k(arguments.images, arguments.top_k)
     rows = [
-        {'image': image, 'class': name, 'probability': round(probability, 6)}
+        {'image': image, 'class': name, 'probability': probability}
         for image, classes in zip(arguments.images, results, strict=True)
         for name, probability in classes
     ]
@@ -63,7 +63,7 @@ def summary(arguments: argparse.Namespace) -> None:
 
     _, variables, description = load_run(arguments.run)
     print_table([(name, str(value)) for name, value in description['model'].items()])
-    print('classes:', ', '.join(description['class_names']), '\n')
+    print(f'classes: {", ".join(description["class_names"])}\n')
     params = flatten_dict(variables['params'], sep='/')
     rows = [(name, ' x '.join(map(str, x.shape)), f'{x.size:,}') for name, x in params.items()]
     total = sum(x.size for x in params.values())

@@ -109,17 +109,19 @@ class Reporter:
         else:
             self._timed_steps += 1
         self._window.append(metrics)
-        self._bar.set_postfix_str(f'loss {metrics["loss"]:.3f}{self._show_speed()}', False)
+        shown = show_speed(self._speed())
+        self._bar.set_postfix_str(f'loss {metrics["loss"]:.3f}{shown}', False)
         self._bar.update()
         if is_due(step, self._log_every_steps, self._num_steps):
+            speed = self._speed()
+            self.restart_clock()
             means = {
                 name: sum(metrics[name] for metrics in self._window) / len(self._window)
                 for name in metrics
             }
             means['learning_rate'] = float(self._learning_rate(step - 1))
-            self._tell(step, 'train', means | self._speed())
+            self._tell(step, 'train', means | speed)
             self._window = []
-            self.restart_clock()
 
     def test(self, step: int, metrics: dict[str, float]) -> None:
         """Writes the metrics of an evaluation."""
@@ -145,15 +147,18 @@ class Reporter:
         seconds = time.perf_counter() - self._clock
         return {'images_per_second': self._timed_steps * self._batch_size / seconds}
 
-    def _show_speed(self) -> str:
-        return ''.join(f', {speed:,.0f} images/s' for speed in self._speed().values())
-
     def _tell(self, step: int, split: str, metrics: dict[str, float]) -> None:
         self._writer.write(step, split, metrics)
         width = len(str(self._num_steps))
         text = f'step {step:{width}}/{self._num_steps}  {split:5}  loss {metrics["loss"]:.4f}'
         text += f', accuracy {metrics["accuracy"]:.2%}'
-        tqdm.write(text + (self._show_speed() if split == 'train' else ''))
+        tqdm.write(text + show_speed(metrics))
+
+
+def show_speed(metrics: dict[str, float]) -> str:
+    """The 'images_per_second' among metrics for a person; nothing where it is not known."""
+    speed = metrics.get('images_per_second')
+    return '' if speed is None else f', {speed:,.0f} images/s'
 
 
 def is_due(step: int, every_steps: int, num_steps: int) -> bool:
