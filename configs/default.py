@@ -32,6 +32,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     # The ViT's own arguments. Size of the input, classes and channels follow from the data.
     config.model = ml_collections.ConfigDict()
+    # 'S/16' and the like (vit_jax/variants.py); where set, wins over what else it stands for:
+    # patch_size, dim, depth, heads, mlp_dim, dim_head, qkv_bias, norm_eps, gelu.
+    config.model.variant = config_dict.placeholder(str)
     # Pixels, an int or (height, width). 4 gives 64 tokens of a 32-pixel image.
     config.model.patch_size = config_dict.FieldReference(4, field_type=object)
     config.model.dim = 192
@@ -42,8 +45,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.dim_head = 64  # features of one head
     config.model.dropout = 0.0  # share; strong augmentation serves small data sets better
     config.model.emb_dropout = 0.0
+    config.model.qkv_bias = False
+    config.model.norm_eps = 1e-5
+    config.model.gelu = 'erf'  # or its approximation, 'tanh'
+    config.model.attention = 'xla'  # 'cudnn': the fused kernel of NVIDIA GPUs, with bfloat16
     config.model.dtype = 'float32'  # of the computation; 'bfloat16' is for accelerators
-    config.model.remat = False  # recompute layers in the backward pass: less memory
+    # What the backward pass computes again instead of storing it: 'none', 'dots' (all but the
+    # products with parameters; in the field's terms, dots_with_no_batch_dims_saveable) or 'full'.
+    config.model.remat = 'dots'
+    config.model.unroll = 1  # layers compiled one after the other; more costs compile time
 
     config.optim = ml_collections.ConfigDict()
     config.optim.name = 'adamw'  # 'adamw' or 'sgd'

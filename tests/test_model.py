@@ -45,7 +45,7 @@ def test_logits_and_gradients_equal_vit_pytorch(vit_pytorch, arguments):
     import torch
 
     theirs, model, variables = build(vit_pytorch, arguments)
-    height, width = vit_jax.model.pair(arguments['image_size'])
+    height, width = vit_jax.arguments.pair(arguments['image_size'])
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, height, width, arguments.get('channels', 3))).astype(np.float32)
     labels = np.array([1, 5])
@@ -138,6 +138,8 @@ def test_bfloat16_computes_close_to_float32_and_keeps_its_parameters():
         (dict(patch_size=0), 'expected a size in pixels'),
         (dict(dropout=1.0), 'dropout'),
         (dict(dtype='float23'), 'float23'),
+        (dict(remat='all'), 'expected remat out of'),
+        (dict(gelu='relu'), 'expected gelu out of'),
     ],
 )
 def test_wrong_arguments_are_told_at_once(change, message):
@@ -153,19 +155,19 @@ def test_images_that_do_not_fit_are_told(shape):
         model.apply(variables, jnp.zeros(shape))
 
 
-def test_remat_computes_the_same():
+@pytest.mark.parametrize('options', [dict(remat='dots'), dict(remat='full'), dict(unroll=3)])
+def test_remat_and_unrolling_compute_the_same(options):
     images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
     variables = vit_jax.ViT(**SMALL).init(jax.random.key(0), images)
-    results = []
-    for remat in (False, True):
-        model = vit_jax.ViT(**SMALL, dropout=0.2, remat=remat)
+    gradients, programs = [], []
+    for switches in (dict(remat='none'), options):
+        model = vit_jax.ViT(**SMALL, dropout=0.2, **switches)
 
         def loss(variables, model=model):
             rngs = {'dropout': jax.random.key(2)}
             return (model.apply(variables, images, train=True, rngs=rngs) ** 2).sum()
 
-        gradient = jax.jit(jax.grad(loss))
-        results.append(gradient(variables))
-        text = str(jax.make_jaxpr(jax.grad(loss))(variables))
-        assert ('remat' in text or 'checkpoint' in text) == remat
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *results)
+        gradients.append(jax.jit(jax.grad(loss))(variables))
+        programs.append(jax.jit(jax.grad(loss)).lower(variables).as_text())
+    assert programs[0] != programs[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *gradients)

@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import InputError
 from vit_jax.model import ViT
+from vit_jax.variants import create_model
 
 if TYPE_CHECKING:
     from vit_jax.predict import Predictor
     from vit_jax.weights import load_weights, save_weights
 
 __version__ = '0.1.0'
-__all__ = ['InputError', 'Predictor', 'ViT', 'load_weights', 'save_weights']
+__all__ = ['InputError', 'Predictor', 'ViT', 'create_model', 'load_weights', 'save_weights']
 
 
 def __getattr__(name: str) -> Any:

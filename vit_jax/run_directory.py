@@ -19,7 +19,15 @@ from flax.traverse_util import flatten_dict
 from vit_jax.errors import InputError
 
 # What a run may change about its model from one start to the next: the parameters stay as they are.
-FREE = ('data.dir', 'model.dtype', 'model.remat', 'model.dropout', 'model.emb_dropout')
+FREE = (
+    'data.dir',
+    'model.dtype',
+    'model.attention',
+    'model.remat',
+    'model.unroll',
+    'model.dropout',
+    'model.emb_dropout',
+)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from vit_jax.parallel import Jit, Pmap, create_parallel
 from vit_jax.preprocess import Preprocessing
 from vit_jax.run_directory import open_run_directory, write_json
 from vit_jax.step import TrainState, create_state, eval_step, train_step
+from vit_jax.variants import variant_arguments
 
 
 def train(config: Any, workdir: str) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     preprocessing = Preprocessing.from_config(config.data, source.channels)
     description: dict[str, Any] = {
         'model': {
-            **config.model,
+            **model_arguments(config.model),
             'image_size': preprocessing.image_size,
             'num_classes': len(source.class_names),
             'channels': source.channels,
@@ -169,6 +170,13 @@ def check_finite(step: int, metrics: Any) -> tuple[int, dict[str, float]]:
                 f'try a lower optim.learning_rate, a longer warm-up or optim.clip_norm'
             )
     return step, values
+
+
+def model_arguments(model: Any) -> dict[str, Any]:
+    """ViT's arguments as a config's `model` gives them, those of its variant included."""
+    arguments = dict(model)
+    variant = arguments.pop('variant')
+    return arguments | (variant_arguments(variant) if variant else {})
 
 
 def to_items(state: TrainState) -> dict[str, Any]:

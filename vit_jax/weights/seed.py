@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from vit_jax.arguments import pair
 from vit_jax.errors import InputError
-from vit_jax.model import ViT, pair
+from vit_jax.model import ViT
 from vit_jax.weights.files import Tensors, abstract_variables
 
 # Theirs → ours. {} is the number of the layer.
