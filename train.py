@@ -23,8 +23,11 @@ _WORKDIR = flags.DEFINE_string(
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
-    from vit_jax.trainer import train  # after the flags: a wrong one is told at once
+    # After the flags: a wrong one is told at once.
+    from vit_jax.compilation_cache import use_compilation_cache
+    from vit_jax.trainer import train
 
+    use_compilation_cache()
     config_file = Path(config_flags.get_config_filename(flags.FLAGS['config']))
     workdir = _WORKDIR.value or str(Path('runs') / config_file.stem)
     try:

@@ -36,8 +36,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def predict(arguments: argparse.Namespace) -> None:
     """Prints the likeliest classes of each picture."""
+    from vit_jax.compilation_cache import use_compilation_cache
     from vit_jax.predict import Predictor
 
+    use_compilation_cache()
     step = int(arguments.step) if arguments.step.isdecimal() else arguments.step
     results = Predictor(arguments.run, step).top_k(arguments.images, arguments.top_k)
     rows = [

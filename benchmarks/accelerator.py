@@ -1,0 +1,381 @@
+"""Training speed on an accelerator: attention, scan, rematerialisation, batch, XLA's flags.
+
+python benchmarks/accelerator.py [--minutes 8] [--output benchmarks/results/accelerator.json]
+
+Needs jax, flax, optax, einops and numpy, and no installation of vit_jax; with PyTorch and timm or
+transformers there, their ViT under torch.compile runs too. Rows are written as they come, the best
+first, as JSON and as a Markdown table beside it; what does not run (memory, an attention that
+the device lacks) says why, and what the minutes did not suffice for is named.
+
+Model FLOPs are 3 times those of the forward pass's matrix products, whatever is rematerialised.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+# Dense bfloat16 FLOP/s as the makers' data sheets give them, by the start of the device's name.
+PEAKS = {
+    'NVIDIA A100': 312e12,
+    'NVIDIA H100 PCIe': 756e12,
+    'NVIDIA H100': 989e12,
+    'NVIDIA H200': 989e12,
+    'NVIDIA B200': 2250e12,
+    'TPU v4': 275e12,
+    'TPU v5 lite': 197e12,
+    'TPU v5p': 459e12,
+    'TPU v6 lite': 918e12,
+}
+# XLA reads its flags once, so each of these is a process.
+FLAGS = {
+    'default': '',
+    'latency hiding': '--xla_gpu_enable_latency_hiding_scheduler=true',
+    'no command buffers': '--xla_gpu_enable_command_buffer=',
+    'no Triton products': '--xla_gpu_enable_triton_gemm=false',
+}
+BASE = dict(variant='B/16', batch=256, dtype='bfloat16', attention='cudnn', unroll=1, remat='none')
+LARGE = BASE | dict(variant='L/16', batch=128, remat='dots')
+# Processes, one after the other: a set of flags, or 'torch', and the rows; the most telling first.
+PLAN = [
+    (
+        'default',
+        [
+            BASE,
+            LARGE,
+            BASE | dict(remat='dots'),
+            BASE | dict(attention='xla', remat='dots'),
+            LARGE | dict(attention='xla'),
+            BASE | dict(unroll=12),
+        ],
+    ),
+    ('torch', [dict(variant='B/16', batch=256), dict(variant='L/16', batch=128)]),
+    ('latency hiding', [BASE]),
+    ('no command buffers', [BASE]),
+    ('no Triton products', [BASE]),
+    (
+        'default',
+        [
+            LARGE | dict(unroll=24),
+            LARGE | dict(remat='none'),
+            LARGE | dict(batch=256, remat='full'),
+            BASE | dict(batch=512, remat='dots'),
+            BASE | dict(attention='xla'),
+            BASE | dict(variant='S/16', batch=512),
+            BASE | dict(variant='Ti/16', batch=1024),
+        ],
+    ),
+]
+SMALL = dict(variant='toy', batch=4, dtype='float32', attention='xla', unroll=1, remat='dots')
+TOY_PLAN = [
+    (
+        'default',
+        [
+            SMALL,
+            SMALL | dict(unroll=2),
+            SMALL | dict(remat='full', dtype='bfloat16'),
+            SMALL | dict(attention='cudnn', dtype='bfloat16'),  # needs an NVIDIA GPU
+        ],
+    ),
+    ('torch', [dict(variant='toy', batch=4)]),
+    ('latency hiding', [SMALL]),
+]
+
+
+def create(variant: str, **options: Any) -> Any:
+    """A ViT by its variant, or a toy of 8 pixels."""
+    from vit_jax.variants import create_model
+
+    if variant == 'toy':
+        small = dict(patch_size=4, dim=64, depth=2, heads=1, mlp_dim=128)
+        return create_model('Ti/16', image_size=8, num_classes=10, **small, **options)
+    return create_model(variant, **options)
+
+
+def run_jax(row: dict[str, Any]) -> dict[str, Any]:
+    """Compiles and times a row's training step."""
+    import jax
+
+    from benchmarks.training import create_training
+
+    options = {name: value for name, value in row.items() if name not in ('batch', 'variant')}
+    model = create(row['variant'], **options)
+    step, (state, batch, key) = create_training(
+        model, model.image_size, model.num_classes, row['batch']
+    )
+    begun = time.perf_counter()
+    compiled = step.lower(state, batch, key).compile()
+    compile_seconds = time.perf_counter() - begun
+
+    def run(steps: int) -> None:
+        nonlocal state
+        for _ in range(steps):
+            state, metrics = compiled(state, batch, key)
+        jax.block_until_ready((state, metrics))
+
+    memory = compiled.memory_analysis()
+    return {
+        'compile_seconds': compile_seconds,
+        'peak_bytes': memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes,
+        'step_seconds': time_steps(run),
+    }
+
+
+def run_torch(row: dict[str, Any]) -> dict[str, Any]:
+    """The same step with timm's ViT or Hugging Face's: bfloat16 autocast, compiled on a GPU."""
+    import torch
+
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    ours = create(row['variant'])
+    if importlib.util.find_spec('timm'):
+        from timm.models.vision_transformer import VisionTransformer
+
+        name = 'timm'
+        model = VisionTransformer(
+            img_size=ours.image_size,
+            patch_size=ours.patch_size,
+            embed_dim=ours.dim,
+            depth=ours.depth,
+            num_heads=ours.heads,
+            mlp_ratio=ours.mlp_dim / ours.dim,
+            num_classes=ours.num_classes,
+        )
+    else:
+        import transformers
+
+        name = 'Hugging Face'
+        config = transformers.ViTConfig(
+            hidden_size=ours.dim,
+            num_hidden_layers=ours.depth,
+            num_attention_heads=ours.heads,
+            intermediate_size=ours.mlp_dim,
+            image_size=ours.image_size,
+            patch_size=ours.patch_size,
+            num_labels=ours.num_classes,
+        )
+        model = transformers.ViTForImageClassification(config)
+    model = model.to(device)
+    if device == 'cuda':
+        torch.set_float32_matmul_precision('high')
+        model, name = torch.compile(model), f'{name}, torch.compile'
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+    images = torch.rand(row['batch'], 3, ours.image_size, ours.image_size, device=device)
+    labels = torch.randint(0, ours.num_classes, (row['batch'],), device=device)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device, torch.bfloat16):
+                output = model(images)
+                logits = getattr(output, 'logits', output)
+            torch.nn.functional.cross_entropy(logits.float(), labels).backward()
+            optimizer.step()
+        if device == 'cuda':
+            torch.cuda.synchronize()
+
+    begun = time.perf_counter()
+    run(1)
+    first = time.perf_counter() - begun
+    seconds = time_steps(run)
+    return {
+        'racer': name,
+        'dtype': 'bfloat16 (autocast)',
+        'attention': 'scaled_dot_product_attention',
+        'compile_seconds': max(0.0, first - seconds),
+        'peak_bytes': torch.cuda.max_memory_allocated() if device == 'cuda' else None,
+        'step_seconds': seconds,
+    }
+
+
+def time_steps(run: Any) -> float:
+    """Median seconds of a step: 5 times about half a second of steps, waited for at their end."""
+    run(2)
+    begun = time.perf_counter()
+    run(2)
+    steps = max(2, round(0.5 / ((time.perf_counter() - begun) / 2)))
+    seconds = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        run(steps)
+        seconds.append((time.perf_counter() - begun) / steps)
+    return statistics.median(seconds)
+
+
+def measure_gemm(toy: bool) -> float:
+    """FLOP/s of a large product of bfloat16 matrices."""
+    import jax
+
+    size = 512 if toy else 8192
+    x, y = jax.random.normal(jax.random.key(0), (2, size, size), 'bfloat16')
+    multiply = jax.jit(lambda x, y: x @ y)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            product = multiply(x, y)
+        product.block_until_ready()
+
+    return 2 * size**3 / time_steps(run)
+
+
+def run_child(flags: str, rows: list[dict[str, Any]], toy: bool, deadline: float) -> None:
+    """Runs the rows of one set of flags; a line of JSON for the device, and one for each row."""
+    answers = os.fdopen(os.dup(1), 'w')
+    os.dup2(2, 1)
+
+    def answer(value: dict[str, Any]) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    if (
+        importlib.util.find_spec('jaxtyping') is None
+    ):  # shapes in signatures, which say nothing here
+        shapes: Any = types.ModuleType('jaxtyping')
+        shapes.Array = Any
+        shapes.Float = shapes.Num = type('Shape', (), {'__class_getitem__': lambda *_: Any})
+        sys.modules['jaxtyping'] = shapes
+    if flags == 'default':
+        import jax
+
+        device = jax.devices()[0]
+        answer({'device': device.device_kind, 'gemm_flops_per_second': measure_gemm(toy)})
+    from vit_jax.flops import flops_per_image
+
+    for row in rows:
+        result: dict[str, Any] = {'racer': 'vit_jax', 'flags': flags, **row}
+        if time.time() > deadline:
+            answer(result | {'error': 'no time left'})
+            continue
+        try:
+            result |= (run_torch if flags == 'torch' else run_jax)(row)
+            result['images_per_second'] = row['batch'] / result['step_seconds']
+            flops = 3 * flops_per_image(create(row['variant']))
+            result['flops_per_second'] = flops * result['images_per_second']
+        except Exception as error:  # memory, or a kernel that this device lacks: the row says so
+            result['error'] = (str(error).strip() or repr(error)).splitlines()[0][:200]
+        answer(result)
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """The rows as a table, the best first, those that did not run last."""
+    versions = ', '.join(f'{name} {number}' for name, number in result['versions'].items())
+    lines = [
+        f'{result["device"]}; {versions}; {result["date"]}. `{result["command"]}`',
+        '',
+        f'MFU: model FLOPs over {result["peak_flops_per_second"] / 1e12:,.2f} TFLOP/s, '
+        f'{result["peak_source"]}; a product of bfloat16 matrices ran at '
+        f'{result["gemm_flops_per_second"] / 1e12:,.2f} TFLOP/s.',
+        '',
+        '| what | batch | dtype | attention | unroll | remat | XLA flags | step | images/s | MFU | '
+        'peak memory | compiled in |',
+        '|--|--:|--|--|--:|--|--|--:|--:|--:|--:|--:|',
+    ]
+    for row in result['rows']:
+        cells = [
+            f'{row["variant"]}: {row["racer"]}',
+            *(str(row.get(name, '–')) for name in ('batch', 'dtype', 'attention', 'unroll')),
+            *(str(row.get(name, '–')) for name in ('remat', 'flags')),
+        ]
+        if 'error' in row:
+            cells += [f'not run: {row["error"].replace("|", "/")}', '', '', '', '']
+        else:
+            peak = row['peak_bytes']
+            cells += [
+                f'{row["step_seconds"] * 1e3:.1f} ms',
+                f'{row["images_per_second"]:,.0f}',
+                f'{row["mfu"]:.1%}',
+                f'{peak / 2**30:.2f} GiB' if peak else '–',
+                f'{row["compile_seconds"]:.1f} s',
+            ]
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join([*lines, ''])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--minutes', type=float, default=8, help='no row starts later (default: 8)')
+    parser.add_argument('--toy', action='store_true', help='a tiny model; to see that it works')
+    parser.add_argument(
+        '--output',
+        type=Path,
+        default=ROOT / 'benchmarks/results/accelerator.json',
+        help='JSON file; .md is written beside it',
+    )
+    parser.add_argument('--child', nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    plan = TOY_PLAN if arguments.toy else PLAN
+    if arguments.child:
+        number, deadline = arguments.child
+        return run_child(*plan[int(number)], arguments.toy, float(deadline))
+
+    # A row takes up to a minute, most of it XLA's autotuning.
+    deadline = time.time() + 60 * (arguments.minutes - 1)
+    versions = {'python': platform.python_version()}
+    for package in ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'timm', 'transformers'):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    result: dict[str, Any] = {
+        'command': ' '.join(['python benchmarks/accelerator.py', *sys.argv[1:]]),
+        'versions': versions,
+        'date': datetime.date.today().isoformat(),
+        'rows': [],
+    }
+    has_torch = 'torch' in versions and {'timm', 'transformers'} & versions.keys()
+    if not has_torch:
+        print('accelerator: no torch row: PyTorch, or both timm and transformers, are missing')
+    for number, (flags, _) in enumerate(plan):
+        if flags == 'torch' and not has_torch:
+            continue
+        command = [sys.executable, __file__, '--child', str(number), str(deadline)]
+        xla_flags = f'{os.environ.get("XLA_FLAGS", "")} {FLAGS.get(flags, "")}'.strip()
+        child = subprocess.Popen(
+            [*command, *(['--toy'] if arguments.toy else [])],
+            env=os.environ | {'XLA_FLAGS': xla_flags, 'JAX_ENABLE_COMPILATION_CACHE': 'false'},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for line in child.stdout or ():
+            answer = json.loads(line)
+            if 'device' in answer:
+                known = [x for x in PEAKS if answer['device'].startswith(x)]
+                peak = PEAKS[known[0]] if known else answer['gemm_flops_per_second']
+                result |= answer | {
+                    'peak_flops_per_second': peak,
+                    'peak_source': "the data sheet's" if known else 'as measured here',
+                }
+                continue
+            if 'error' not in answer:
+                answer['mfu'] = answer['flops_per_second'] / result['peak_flops_per_second']
+            result['rows'].append(answer)
+            result['rows'].sort(key=lambda row: -row.get('mfu', 0))
+            write(result, arguments.output)
+            print(json.dumps(answer), file=sys.stderr)
+        if child.wait():
+            sys.exit(f'accelerator: the process for {flags} ended with status {child.returncode}')
+    print(to_markdown(result))
+
+
+def write(result: dict[str, Any], output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=2) + '\n')
+    output.with_suffix('.md').write_text(to_markdown(result))
+
+
+if __name__ == '__main__':
+    main()

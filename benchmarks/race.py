@@ -1,0 +1,289 @@
+"""Races vit_jax against its peers: one machine, interleaved rounds, medians and ratios.
+
+python benchmarks/race.py [--quick] [--output benchmarks/results/race.json]
+
+Each racer lives in a process of its own, so that its memory and its time to a first result are its
+own; the rounds go from one to the next, so that all of them see the same machine. Writes JSON, and
+the tables as Markdown beside it. Peers that are not installed are left out, and named.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.peers import PEERS
+
+EXAMPLE = "the seed's example"
+EAGER = 'vit-pytorch, eager'
+ALL = tuple(PEERS)
+UNCOMPILED = tuple(name for name in PEERS if 'compile' not in name)
+SAME_MATHEMATICS = tuple(name for name in PEERS if 'Hugging' not in name)
+# Config, racers, rounds of training, rounds of inference.
+FULL = (
+    (EXAMPLE, SAME_MATHEMATICS, 10, 10),  # Hugging Face's heads cannot be wider than dim / heads
+    ('Ti/16', ALL, 10, 10),
+    ('S/16', ALL, 10, 10),
+    ('B/16', ALL, 5, 5),
+)
+QUICK = (
+    (EXAMPLE, tuple(name for name in UNCOMPILED if name in SAME_MATHEMATICS), 5, 5),
+    ('S/16', UNCOMPILED, 5, 5),
+    ('B/16', ('vit_jax', 'vit_jax, a device a core', EAGER), 0, 5),
+)
+TOY = (('toy', ('vit_jax', 'plain linen'), 2, 2),)
+
+
+def sizes(config: str) -> tuple[dict[str, Any], int]:
+    """A config's arguments of ViT, which else has its defaults, vit-pytorch's; and its batch."""
+    from vit_jax.variants import variant_arguments
+
+    if config == EXAMPLE:
+        shape = dict(dim=128, depth=12, heads=8, mlp_dim=256)
+        return dict(image_size=100, patch_size=10, num_classes=10) | shape, 32
+    if config == 'toy':
+        shape = dict(dim=64, depth=2, heads=2, mlp_dim=128)
+        return dict(image_size=16, patch_size=4, num_classes=10) | shape, 4
+    arguments = variant_arguments(config)
+    shape = {name: arguments[name] for name in ('patch_size', 'dim', 'depth', 'heads', 'mlp_dim')}
+    return dict(image_size=224, num_classes=1000) | shape, 8
+
+
+class Racer:
+    """A process that holds a peer and runs it when asked."""
+
+    def __init__(self, name: str, config: str) -> None:
+        environment = os.environ | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+        if name.endswith('a device a core'):
+            environment['JAX_NUM_CPU_DEVICES'] = str(len(os.sched_getaffinity(0)))
+        if 'torch.compile' in name:
+            environment['TORCHINDUCTOR_FORCE_DISABLE_CACHES'] = '1'
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, '--racer', name, config, str(time.time())],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, what: str) -> Any:
+        """'infer' or 'train': a call's seconds; 'report': what else was measured."""
+        assert self.process.stdin and self.process.stdout
+        try:
+            print(what, file=self.process.stdin, flush=True)
+            return json.loads(self.process.stdout.readline())
+        except (BrokenPipeError, ValueError):
+            sys.exit(f'race: a racer ended with status {self.process.wait()}; its error is above')
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def run_racer(name: str, config: str, started: float) -> None:
+    """The racer's side: builds the peer, then answers what comes in, a line of JSON each."""
+    answers = os.fdopen(os.dup(1), 'w')  # whatever the peer prints goes elsewhere
+    os.dup2(2, 1)
+    peer = PEERS[name][0](*sizes(config))
+    first: dict[str, float] = {}
+    spent = 0.0
+    for line in sys.stdin:
+        what = line.strip()
+        if what == 'report':
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            answer: Any = {
+                'first_seconds': first,
+                'compile_seconds': peer.compile_seconds(),
+                'peak_bytes': peak,
+            }
+        else:
+            begun = time.perf_counter()
+            (peer.infer if what == 'infer' else peer.train)()
+            answer = time.perf_counter() - begun
+            # From the start of the process, less what the other of the two took.
+            first.setdefault(what, time.time() - started - spent)
+            spent += answer
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def race(config: str, names: list[str], rounds: dict[str, int], progress: Any) -> dict[str, Any]:
+    """All racers of a config: seconds of each round, and what they report."""
+    from vit_jax import ViT
+    from vit_jax.flops import flops_per_image
+
+    racers = {}
+    for name in names:
+        progress(f'{config}: starting {name}')
+        racers[name] = Racer(name, config)
+        for what in rounds:  # compiles; the second call is as fast as all that follow
+            racers[name].ask(what)
+            racers[name].ask(what)
+    seconds: dict[str, Any] = {name: {what: [] for what in rounds} for name in names}
+    for what, number in rounds.items():
+        for _ in range(number):
+            progress(f'{config}: {what}')
+            for name, racer in racers.items():
+                seconds[name][what].append(racer.ask(what))
+    reports = {name: racer.ask('report') for name, racer in racers.items()}
+    for racer in racers.values():
+        racer.stop()
+    arguments, batch_size = sizes(config)
+    return {
+        'arguments': arguments,
+        'batch_size': batch_size,
+        'flops_per_image': flops_per_image(ViT(**arguments)),
+        'racers': {name: {'seconds': seconds[name], **reports[name]} for name in names},
+    }
+
+
+def measure_gemm() -> float:
+    """The machine's rate of float32 matrix products in FLOP/s: 2048³, the best of jax and torch."""
+    import jax
+    import jax.numpy as jnp
+
+    x = jnp.ones((2048, 2048))
+    multiply = jax.jit(jnp.matmul)
+    products = [lambda: multiply(x, x).block_until_ready()]
+    if importlib.util.find_spec('torch'):
+        import torch
+
+        y = torch.ones(2048, 2048)
+        products.append(lambda: y @ y)
+    best = []
+    for product in products:
+        product()
+        for _ in range(10):
+            begun = time.perf_counter()
+            product()
+            best.append(time.perf_counter() - begun)
+    return 2 * 2048**3 / min(best)
+
+
+def measure_imports() -> dict[str, float]:
+    """Median seconds of `python -c 'import …'` of five."""
+    seconds: dict[str, list[float]] = {'import jax, flax': [], 'import vit_jax': []}
+    for _ in range(5):
+        for code, values in seconds.items():
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+            values.append(time.perf_counter() - begun)
+    return {code: statistics.median(values) for code, values in seconds.items()}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, versions, date."""
+    processor = platform.processor()
+    if Path('/proc/cpuinfo').exists():
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        processor = next((x.split(':')[1].strip() for x in lines if 'model name' in x), processor)
+    versions = {'python': platform.python_version()}
+    for package in ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'vit-pytorch', 'transformers'):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        'processor': processor,
+        'cores': len(os.sched_getaffinity(0)),
+        'versions': versions,
+        'date': datetime.date.today().isoformat(),
+    }
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """The result as tables, the ratio to eager vit-pytorch in each."""
+    machine = result['machine']
+    versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
+    lines = [
+        f'{machine["cores"]} cores of {machine["processor"]}; {versions}; {machine["date"]}. '
+        f'`{result["command"]}`, float32.',
+        '',
+        f'Matrix products of 2048³ ran at {result["gemm_flops_per_second"] / 1e9:.0f} GFLOP/s, the '
+        f'best of jax and torch; "of GEMM" is the share of it that a column\'s model FLOPs reach.',
+    ]
+    for what, title in (('train', 'Training step'), ('infer', 'Inference')):
+        first = 'step' if what == 'train' else 'prediction'
+        lines += [
+            '',
+            f'| {title} | batch | images/s | ratio to eager | of GEMM | compiled in | '
+            f'start to first {first} | peak memory of the process |',
+            '|--|--:|--:|--:|--:|--:|--:|--:|',
+        ]
+        for config, race in result['races'].items():
+            flops = race['flops_per_image'] * (3 if what == 'train' else 1)
+            rates = {
+                name: race['batch_size'] / statistics.median(racer['seconds'][what])
+                for name, racer in race['racers'].items()
+                if what in racer['seconds']
+            }
+            for name, rate in rates.items():
+                racer = race['racers'][name]
+                ratio = f'{rate / rates[EAGER]:.2f}' if EAGER in rates else '–'
+                lines.append(
+                    f'| {config}: {name} | {race["batch_size"]} | {rate:.1f} | {ratio} | '
+                    f'{rate * flops / result["gemm_flops_per_second"]:.0%} | '
+                    f'{racer["compile_seconds"][what]:.1f} s | '
+                    f'{racer["first_seconds"][what]:.1f} s | '
+                    f'{racer["peak_bytes"] / 2**20:,.0f} MiB |'
+                )
+    imports = ', '.join(f'`{code}` {value:.2f} s' for code, value in result['imports'].items())
+    return '\n'.join([*lines, '', f'{imports}.', ''])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--quick', action='store_true', help='fewer racers, under 5 minutes')
+    parser.add_argument('--toy', action='store_true', help='seconds; to see that it works')
+    parser.add_argument('--output', type=Path, help='JSON file; .md is written beside it')
+    parser.add_argument('--racer', nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.racer:
+        name, config, started = arguments.racer
+        return run_racer(name, config, float(started))
+
+    plan = TOY if arguments.toy else QUICK if arguments.quick else FULL
+    wanted = dict.fromkeys(name for _, names, *_ in plan for name in names)
+    missing = [name for name in wanted if importlib.util.find_spec(PEERS[name][1]) is None]
+    for name in missing:
+        print(f'race: without {name}: the package {PEERS[name][1]} is not installed')
+
+    begun = time.monotonic()
+
+    def progress(text: str) -> None:
+        print(f'{time.monotonic() - begun:5.0f} s  {text}', file=sys.stderr)
+
+    progress('matrix products and imports')
+    result: dict[str, Any] = {
+        'command': ' '.join(['python benchmarks/race.py', *sys.argv[1:]]),
+        'machine': describe_machine(),
+        'gemm_flops_per_second': measure_gemm(),
+        'imports': measure_imports(),
+        'races': {},
+    }
+    for config, names, training, inference in plan:
+        rounds = {what: n for what, n in (('infer', inference), ('train', training)) if n}
+        racers = [name for name in names if name not in missing]
+        result['races'][config] = race(config, racers, rounds, progress)
+    markdown = to_markdown(result)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(result, indent=2) + '\n')
+        arguments.output.with_suffix('.md').write_text(markdown)
+    print(markdown)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,42 @@
+"""`vit_jax`'s own training step around any linen module, on random pictures."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vit_jax.parallel import create_parallel
+from vit_jax.step import create_state, train_step
+
+
+def normalize(images: jax.Array) -> jax.Array:
+    return images / jnp.float32(127.5) - 1
+
+
+def create_training(
+    model: nn.Module, image_size: int, num_classes: int, batch_size: int
+) -> tuple[Any, tuple[Any, ...]]:
+    """The jitted step with AdamW over all devices, which donates its state; and its arguments."""
+
+    def augment(
+        images: jax.Array, labels: jax.Array, keys: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return images, jax.nn.one_hot(labels, num_classes)
+
+    rng = np.random.default_rng(0)
+    parallel = create_parallel('jit', batch_size)
+    batch = {
+        'image': rng.integers(0, 256, (batch_size, image_size, image_size, 3), np.uint8),
+        'label': rng.integers(0, num_classes, batch_size, np.int32),
+        'position': np.arange(batch_size, dtype=np.int32),
+    }
+    parts = dict(model=model, optimizer=optax.adamw(1e-3))
+    key = jax.random.key(0)
+    image = jnp.zeros((1, image_size, image_size, 3))
+    state = jax.jit(functools.partial(create_state, **parts))(key, image)
+    step = functools.partial(train_step, augment=augment, normalize=normalize, **parts)
+    return parallel.train_step(step), (parallel.spread(state), parallel.put_batch(batch), key)
