@@ -11,12 +11,9 @@ Model FLOPs are 3 times those of the forward pass's matrix products, whatever is
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +24,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import describe_machine
 
 # Dense bfloat16 FLOP/s as the makers' data sheets give them, by the start of the device's name.
 PEAKS = {
@@ -272,9 +271,11 @@ def run_child(flags: str, rows: list[dict[str, Any]], toy: bool, deadline: float
 
 def to_markdown(result: dict[str, Any]) -> str:
     """The rows as a table, the best first, those that did not run last."""
-    versions = ', '.join(f'{name} {number}' for name, number in result['versions'].items())
+    versions = ', '.join(
+        f'{name} {number}' for name, number in result['machine']['versions'].items()
+    )
     lines = [
-        f'{result["device"]}; {versions}; {result["date"]}. `{result["command"]}`',
+        f'{result["device"]}; {versions}; {result["machine"]["date"]}. `{result["command"]}`',
         '',
         f'MFU: model FLOPs over {result["peak_flops_per_second"] / 1e12:,.2f} TFLOP/s, '
         f'{result["peak_source"]}; a product of bfloat16 matrices ran at '
@@ -298,7 +299,7 @@ def to_markdown(result: dict[str, Any]) -> str:
                 f'{row["step_seconds"] * 1e3:.1f} ms',
                 f'{row["images_per_second"]:,.0f}',
                 f'{row["mfu"]:.1%}',
-                f'{peak / 2**30:.2f} GiB' if peak else '–',
+                f'{peak / 2**20:,.0f} MiB' if peak else '–',
                 f'{row["compile_seconds"]:.1f} s',
             ]
         lines.append(f'| {" | ".join(cells)} |')
@@ -324,16 +325,11 @@ def main() -> None:
 
     # A row takes up to a minute, most of it XLA's autotuning.
     deadline = time.time() + 60 * (arguments.minutes - 1)
-    versions = {'python': platform.python_version()}
-    for package in ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'timm', 'transformers'):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    machine = describe_machine()
+    versions = machine['versions']
     result: dict[str, Any] = {
         'command': ' '.join(['python benchmarks/accelerator.py', *sys.argv[1:]]),
-        'versions': versions,
-        'date': datetime.date.today().isoformat(),
+        'machine': machine,
         'rows': [],
     }
     has_torch = 'torch' in versions and {'timm', 'transformers'} & versions.keys()

@@ -8,12 +8,9 @@ the tables as Markdown beside it. Peers that are not installed are left out, and
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -25,6 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.machine import describe_machine
 from benchmarks.peers import PEERS
 
 EXAMPLE = "the seed's example"
@@ -172,37 +170,6 @@ def measure_gemm() -> float:
     return 2 * 2048**3 / min(best)
 
 
-def measure_imports() -> dict[str, float]:
-    """Median seconds of `python -c 'import …'` of five."""
-    seconds: dict[str, list[float]] = {'import jax, flax': [], 'import vit_jax': []}
-    for _ in range(5):
-        for code, values in seconds.items():
-            begun = time.perf_counter()
-            subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
-            values.append(time.perf_counter() - begun)
-    return {code: statistics.median(values) for code, values in seconds.items()}
-
-
-def describe_machine() -> dict[str, Any]:
-    """Processor, cores, versions, date."""
-    processor = platform.processor()
-    if Path('/proc/cpuinfo').exists():
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        processor = next((x.split(':')[1].strip() for x in lines if 'model name' in x), processor)
-    versions = {'python': platform.python_version()}
-    for package in ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'vit-pytorch', 'transformers'):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        'processor': processor,
-        'cores': len(os.sched_getaffinity(0)),
-        'versions': versions,
-        'date': datetime.date.today().isoformat(),
-    }
-
-
 def to_markdown(result: dict[str, Any]) -> str:
     """The result as tables, the ratio to eager vit-pytorch in each."""
     machine = result['machine']
@@ -239,8 +206,7 @@ def to_markdown(result: dict[str, Any]) -> str:
                     f'{racer["first_seconds"][what]:.1f} s | '
                     f'{racer["peak_bytes"] / 2**20:,.0f} MiB |'
                 )
-    imports = ', '.join(f'`{code}` {value:.2f} s' for code, value in result['imports'].items())
-    return '\n'.join([*lines, '', f'{imports}.', ''])
+    return '\n'.join([*lines, ''])
 
 
 def main() -> None:
@@ -265,12 +231,11 @@ def main() -> None:
     def progress(text: str) -> None:
         print(f'{time.monotonic() - begun:5.0f} s  {text}', file=sys.stderr)
 
-    progress('matrix products and imports')
+    progress('matrix products')
     result: dict[str, Any] = {
         'command': ' '.join(['python benchmarks/race.py', *sys.argv[1:]]),
         'machine': describe_machine(),
         'gemm_flops_per_second': measure_gemm(),
-        'imports': measure_imports(),
         'races': {},
     }
     for config, names, training, inference in plan:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'  # the user's cache is not ours to fill
 
 from jaxtyping import install_import_hook
 

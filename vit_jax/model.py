@@ -120,7 +120,8 @@ class Transformer(nn.Module):
             return x, None
 
         if self.remat != 'none':
-            layer = nn.remat(layer, prevent_cse=False, policy=SAVED[self.remat])
+            # Between unrolled layers, XLA would find that it computes something twice, and undo it.
+            layer = nn.remat(layer, prevent_cse=self.unroll > 1, policy=SAVED[self.remat])
         # One compiled layer, run `depth` times; parameters are stacked along a leading axis.
         layers = nn.scan(
             layer,

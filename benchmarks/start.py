@@ -1,0 +1,99 @@
+"""How long it takes to start: imports, compilation by depth, and train.py with and without cache.
+
+python benchmarks/start.py [--output benchmarks/results/start.json]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import describe_machine
+
+
+def measure_imports() -> dict[str, float]:
+    """Median seconds of a process that imports, of seven, in turns."""
+    seconds: dict[str, list[float]] = {'import jax, flax': [], 'import vit_jax': []}
+    for _ in range(7):
+        for code, values in seconds.items():
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+            values.append(time.perf_counter() - begun)
+    return {code: statistics.median(values) for code, values in seconds.items()}
+
+
+def measure_compilation() -> dict[str, float]:
+    """Median seconds, of three in turns, to trace and compile the training step of a variant."""
+    import jax
+    import numpy as np
+
+    from benchmarks.training import abstract_training
+    from vit_jax import create_model
+
+    seconds: dict[str, list[float]] = {'Ti/16': [], 'L/16': []}
+    for _ in range(3):
+        for name, values in seconds.items():
+            jax.clear_caches()
+            step, arguments = abstract_training(create_model(name), batch_size=8)
+            begun = time.perf_counter()
+            step.lower(*arguments).compile()
+            values.append(time.perf_counter() - begun)
+    return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def measure_starts() -> dict[str, float]:
+    """Seconds from the command to the first step's metrics: an empty cache, then the same again."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, 'train.py', '--config=configs/digits.py']
+        command += [f'--config.data.dir={folder}/data', '--config.log_every_steps=1']
+        seconds = []
+        for number in range(3):
+            workdir = Path(folder) / f'run{number}'
+            begun = time.perf_counter()
+            process = subprocess.Popen(
+                [*command, f'--workdir={workdir}'],
+                cwd=ROOT,
+                env=os.environ | {'XDG_CACHE_HOME': f'{folder}/cache{min(number, 1)}'},
+                stderr=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+            metrics = workdir / 'metrics.jsonl'
+            while process.poll() is None and not (metrics.exists() and metrics.read_text()):
+                time.sleep(0.01)
+            seconds.append(time.perf_counter() - begun)
+            process.kill()
+            process.wait()
+    # The first start of all prepares the data set too, and fills a cache that no other uses.
+    return {'first start': seconds[1], 'second start': seconds[2]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--output', type=Path, help='JSON file')
+    arguments = parser.parse_args()
+    result: dict[str, Any] = {
+        'machine': describe_machine(),
+        'imports': measure_imports(),
+        'compilation': measure_compilation(),
+        'starts': measure_starts(),
+    }
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(result, indent=2) + '\n')
+    for name in ('imports', 'compilation', 'starts'):
+        (one, first), (other, second) = result[name].items()
+        ratio = second / first
+        print(f'{name}: {one} {first:.2f} s, {other} {second:.2f} s, ratio {ratio:.2f}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,55 @@
+"""The benchmarks run: at toy size, and so that their numbers mean nothing here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(script, output):
+    command = [sys.executable, ROOT / 'benchmarks' / script, '--toy', '--output', output]
+    environment = os.environ | {'XLA_FLAGS': ''}  # one device, as a user has it
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert process.returncode == 0, process.stderr
+    markdown = output.with_suffix('.md').read_text()
+    assert markdown.strip() in process.stdout
+    return json.loads(output.read_text()), markdown
+
+
+def test_accelerator_writes_its_table(tmp_path):
+    result, markdown = run('accelerator.py', tmp_path / 'new' / 'accelerator.json')
+    assert result['device'] and result['machine']['versions']['jax']
+    rows = [row for row in result['rows'] if 'error' not in row]
+    ours = [row for row in rows if row['racer'] == 'vit_jax']
+    assert len(ours) >= 4
+    assert {(row['unroll'], row['remat']) for row in ours} >= {
+        (1, 'dots'),
+        (2, 'dots'),
+        (1, 'full'),
+    }
+    for row in ours:
+        assert row['variant'] == 'toy' and row['batch'] == 4 and row['attention'] == 'xla'
+        assert row['peak_bytes'] > 1e5 and row['compile_seconds'] > 0
+        np_close = row['images_per_second'] * row['step_seconds'] / row['batch']
+        assert abs(np_close - 1) < 1e-6 and 0 < row['mfu'] < 1
+    shares = [row['mfu'] for row in rows]
+    assert shares == sorted(shares, reverse=True)
+    assert result['rows'][: len(rows)] == rows  # those that did not run come last, and say why
+    assert all(row['attention'] == 'cudnn' for row in result['rows'][len(rows) :])
+    lines = [line for line in markdown.splitlines() if line.startswith('| toy')]
+    assert len(lines) == len(result['rows'])
+
+
+def test_race_writes_its_table(tmp_path):
+    result, markdown = run('race.py', tmp_path / 'race.json')
+    racers = result['races']['toy']['racers']
+    assert set(racers) == {'vit_jax', 'plain linen'}
+    for racer in racers.values():
+        for what in ('train', 'infer'):
+            assert len(racer['seconds'][what]) == 2 and min(racer['seconds'][what]) > 0
+            assert racer['first_seconds'][what] > racer['compile_seconds'][what] > 0
+        assert racer['peak_bytes'] > 1e8
+    assert markdown.count('| toy: ') == 4

@@ -1,0 +1,117 @@
+"""What a training step costs, in counts that no machine's mood changes."""
+
+import jax
+import numpy as np
+import pytest
+from jax import monitoring
+
+import vit_jax
+from benchmarks.plain_linen import PlainViT
+from benchmarks.training import abstract_training, create_training
+from vit_jax.flops import flops_per_image
+
+SIZES = dict(image_size=32, patch_size=4, num_classes=10, dim=64, depth=4, heads=2, mlp_dim=128)
+BATCH_SIZE = 8
+
+
+def lower(**options):
+    model = vit_jax.ViT(**SIZES | options)
+    step, arguments = abstract_training(model, BATCH_SIZE)
+    return step.lower(*arguments)
+
+
+@pytest.mark.parametrize(
+    'change', [{}, dict(heads=1), dict(heads=1, dim_head=64), dict(image_size=(16, 32))]
+)
+def test_flops_are_those_of_the_compilers_count(change):
+    """A loop's body is counted once by XLA, so the layers are unrolled."""
+    model = vit_jax.ViT(**SIZES | change, unroll=4, remat='none')
+    height, width = vit_jax.arguments.pair(model.image_size)
+    images = jax.ShapeDtypeStruct((BATCH_SIZE, height, width, 3), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    counted = jax.jit(model.apply).lower(variables, images).cost_analysis()['flops']
+    expected = BATCH_SIZE * flops_per_image(model)
+    assert expected < counted < 1.1 * expected  # norms, GELU and softmax are in XLA's count
+
+
+def test_a_training_step_takes_three_times_the_flops_of_a_forward_pass():
+    model = vit_jax.ViT(**SIZES)
+    counted = lower(unroll=4, remat='none').cost_analysis()['flops']
+    expected = 3 * BATCH_SIZE * flops_per_image(model)
+    assert 0.97 * expected < counted < 1.12 * expected
+
+
+def test_remat_computes_again_no_more_than_it_says():
+    flops = {
+        remat: lower(unroll=4, remat=remat).cost_analysis()['flops']
+        for remat in ('none', 'dots', 'full')
+    }
+    assert 1.02 < flops['dots'] / flops['none'] < 1.15  # attention, norms and GELU
+    assert 1.2 < flops['full'] / flops['none'] < 1.36  # a forward pass more
+
+
+@pytest.fixture(scope='module')
+def plain():
+    """The compiled step of the plain linen port, of the same sizes."""
+    arguments = {name: value for name, value in SIZES.items() if name != 'image_size'}
+    step, inputs = create_training(PlainViT(**arguments), 32, 10, BATCH_SIZE)
+    inputs = jax.device_put(inputs, jax.devices()[0])
+    return jax.jit(step.__wrapped__, donate_argnums=0).lower(*inputs).compile()
+
+
+def test_a_step_moves_no_more_bytes_than_a_plain_linen_port(plain):
+    """Of all instructions that are left after fusion; what is computed again is in it."""
+    ours = lower(unroll=4).compile()
+    assert ours.cost_analysis()['bytes accessed'] < 1.1 * plain.cost_analysis()['bytes accessed']
+
+
+def test_a_step_holds_less_memory_than_a_plain_linen_port(plain):
+    held = {
+        remat: lower(remat=remat).compile().memory_analysis().temp_size_in_bytes
+        for remat in ('none', 'dots', 'full')
+    }
+    assert held['full'] < 0.7 * held['dots'] < 0.7 * 0.7 * held['none']
+    assert held['dots'] < 0.7 * plain.memory_analysis().temp_size_in_bytes
+
+
+def test_the_program_does_not_grow_with_depth():
+    shallow, deep, unrolled = (
+        lower(**options).compile().as_text().count(' = ')
+        for options in (dict(depth=2), dict(depth=24), dict(depth=6, unroll=6))
+    )
+    assert deep < 1.05 * shallow < 0.7 * unrolled
+
+
+def count_compilations(digits_config, workdir, num_steps):
+    from vit_jax.trainer import train
+
+    compiled = []
+
+    def listen(event, duration, **_):
+        if event == '/jax/core/compile/backend_compile_duration':
+            compiled.append(event)
+
+    jax.clear_caches()
+    monitoring.register_event_duration_secs_listener(listen)
+    try:
+        digits_config.num_steps = num_steps
+        train(digits_config, str(workdir))
+    finally:
+        monitoring.unregister_event_duration_listener(listen)
+    return len(compiled)
+
+
+def test_a_longer_run_compiles_nothing_more(digits_config, tmp_path):
+    digits_config.eval_every_steps = 2
+    digits_config.checkpoint_every_steps = 4
+    short = count_compilations(digits_config, tmp_path / 'short', 4)
+    assert 2 <= short == count_compilations(digits_config, tmp_path / 'long', 12)
+
+
+def test_the_state_is_updated_in_place():
+    memory = lower().compile().memory_analysis()
+    model = vit_jax.ViT(**SIZES)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(variables))
+    assert memory.alias_size_in_bytes >= 3 * parameters  # themselves, and AdamW's two moments
