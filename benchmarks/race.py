@@ -32,10 +32,10 @@ UNCOMPILED = tuple(name for name in PEERS if 'compile' not in name)
 SAME_MATHEMATICS = tuple(name for name in PEERS if 'Hugging' not in name)
 # Config, racers, rounds of training, rounds of inference.
 FULL = (
-    (EXAMPLE, SAME_MATHEMATICS, 10, 10),  # Hugging Face's heads cannot be wider than dim / heads
-    ('Ti/16', ALL, 10, 10),
-    ('S/16', ALL, 10, 10),
-    ('B/16', ALL, 5, 5),
+    (EXAMPLE, SAME_MATHEMATICS, 7, 7),  # Hugging Face's heads cannot be wider than dim / heads
+    ('Ti/16', ALL, 7, 7),
+    ('S/16', ALL, 7, 7),
+    ('B/16', ALL, 3, 5),
 )
 QUICK = (
     (EXAMPLE, tuple(name for name in UNCOMPILED if name in SAME_MATHEMATICS), 5, 5),

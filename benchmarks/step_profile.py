@@ -1,0 +1,155 @@
+"""Where the time of a training step goes, ours and eager vit-pytorch's side by side, on one core.
+
+python benchmarks/step_profile.py [--config S/16]
+
+On one core the times of operations add up to the step's. Ours come from XLA's trace, by the module
+that an instruction was traced from; vit-pytorch's from PyTorch's profiler, by operator.
+"""
+
+import argparse
+import collections
+import gzip
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+STEPS = 3
+# The first pattern that is found in an instruction's origin names its class.
+OURS = (
+    ("loop: layers' activations and weights stored and read", r'dynamic_|broadcast_in_dim$|^$'),
+    (
+        'matrix products with parameters',
+        r'(to_qkv|to_out|net_\d|to_patch_embedding|layers_1)/(dot_general|transpose)',
+    ),
+    ('attention', r'attn/fn'),
+    ('GELU, biases', r'ff/fn|to_patch_embedding'),
+    ('norms and residual sums', r'norm|transformer\.layer/add|add_any'),
+)
+THEIRS = (
+    ('matrix products with parameters', r'^aten::(mm|addmm)$'),
+    ('attention', r'^aten::(bmm|_softmax|_softmax_backward_data)$'),
+    ('GELU, biases', r'gelu'),
+    ('norms and residual sums', r'layer_norm|^aten::add_?$'),
+)
+REST = 'loss, optimizer and the rest'
+
+
+def classify(name: str, classes: tuple[tuple[str, str], ...]) -> str:
+    return next((title for title, pattern in classes if re.search(pattern, name)), REST)
+
+
+def profile_ours(arguments: dict[str, Any], batch_size: int) -> collections.Counter[str]:
+    """Milliseconds of a step by class."""
+    import jax
+
+    from benchmarks.training import create_training
+    from vit_jax import ViT
+
+    step, (state, batch, key) = create_training(
+        ViT(**arguments), arguments['image_size'], arguments['num_classes'], batch_size
+    )
+    compiled = step.lower(state, batch, key).compile()
+    state, _ = jax.block_until_ready(compiled(state, batch, key))
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(STEPS):
+                state, _ = jax.block_until_ready(compiled(state, batch, key))
+        trace = next(Path(folder).rglob('*.trace.json.gz'))
+        events = json.loads(gzip.decompress(trace.read_bytes()))['traceEvents']
+    origins = {}
+    for name, rest in re.findall(r'^\s*(?:ROOT )?%?([\w.\-]+) = (.*)', compiled.as_text(), re.M):
+        origin = re.search(r'op_name="([^"]*)"', rest)
+        origins[name] = origin[1] if origin else ''
+    milliseconds: collections.Counter[str] = collections.Counter()
+    for event in events:
+        name = event.get('name', '')
+        if event.get('ph') == 'X' and name in origins and not name.startswith(('while', 'call')):
+            milliseconds[classify(origins[name], OURS)] += event['dur'] / 1e3 / STEPS
+    return milliseconds
+
+
+def profile_theirs(arguments: dict[str, Any], batch_size: int) -> collections.Counter[str]:
+    """Milliseconds of a step by class."""
+    import torch
+
+    from benchmarks.peers import vit_pytorch
+
+    torch.set_num_threads(1)
+    peer = vit_pytorch(arguments, batch_size)
+    peer.train()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(STEPS):
+            peer.train()
+    milliseconds: collections.Counter[str] = collections.Counter()
+    for event in profile.key_averages():
+        milliseconds[classify(event.key, THEIRS)] += event.self_cpu_time_total / 1e3 / STEPS
+    return milliseconds
+
+
+def measure_products(arguments: dict[str, Any], batch_size: int) -> list[str]:
+    """GFLOP/s of the feed-forward block's products, forward and backward."""
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    rows = batch_size * ((arguments['image_size'] // arguments['patch_size']) ** 2 + 1)
+    dim, mlp_dim = arguments['dim'], arguments['mlp_dim']
+    x, w, y = torch.rand(rows, dim), torch.rand(dim, mlp_dim), torch.rand(rows, mlp_dim)
+    lines = []
+    for title, product, operands in (
+        ('y = x w', lambda x, w: x @ w, (x, w)),
+        ('dx = y wᵀ', lambda y, w: y @ w.T, (y, w)),
+        ('dw = xᵀ y', lambda x, y: x.T @ y, (x, y)),
+    ):
+        jitted, arrays = jax.jit(product), [jnp.asarray(t.numpy()) for t in operands]
+        rates = [
+            2e-9 * rows * dim * mlp_dim / seconds
+            for seconds in (
+                median_seconds(lambda: jitted(*arrays).block_until_ready()),  # noqa: B023
+                median_seconds(lambda: product(*operands)),  # noqa: B023
+            )
+        ]
+        lines.append(f'| {title}, [{rows}, {dim}, {mlp_dim}] | {rates[0]:.0f} | {rates[1]:.0f} |')
+    return lines
+
+
+def median_seconds(call: Callable[[], Any]) -> float:
+    call()
+    seconds = []
+    for _ in range(15):
+        begun = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--config', default='S/16', help="a variant, or 'the seed's example'")
+    config = parser.parse_args().config
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before any library makes its threads
+    from benchmarks.race import sizes
+
+    arguments, batch_size = sizes(config)
+    ours, theirs = profile_ours(arguments, batch_size), profile_theirs(arguments, batch_size)
+    print(f'| {config}, batch {batch_size}, one core, ms a step | vit_jax | vit-pytorch, eager |')
+    print('|--|--:|--:|')
+    for title in [title for title, _ in OURS] + [REST]:
+        print(f'| {title} | {ours[title]:,.0f} | {theirs[title]:,.0f} |')
+    print(f'| all | {ours.total():,.0f} | {theirs.total():,.0f} |')
+    print('\n| GFLOP/s of a product alone, one core | jax | torch |\n|--|--:|--:|')
+    print('\n'.join(measure_products(arguments, batch_size)))
+
+
+if __name__ == '__main__':
+    main()
