@@ -7,7 +7,8 @@ transformers there, their ViT under torch.compile runs too. Rows are written as 
 first, as JSON and as a Markdown table beside it; what does not run (memory, an attention that
 the device lacks) says why, and what the minutes did not suffice for is named.
 
-Model FLOPs are 3 times those of the forward pass's matrix products, whatever is rematerialised.
+One device is used. Model FLOPs are 3 times those of the forward pass's matrix products, whatever is
+rematerialised. Peak memory is what XLA plans for the step; for PyTorch, its allocator's peak.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -32,11 +34,13 @@ PEAKS = {
     'NVIDIA A100': 312e12,
     'NVIDIA H100 PCIe': 756e12,
     'NVIDIA H100': 989e12,
+    'NVIDIA H100 NVL': 835e12,
     'NVIDIA H200': 989e12,
+    'NVIDIA H200 NVL': 835e12,
     'NVIDIA B200': 2250e12,
     'TPU v4': 275e12,
     'TPU v5 lite': 197e12,
-    'TPU v5p': 459e12,
+    'TPU v5': 459e12,
     'TPU v6 lite': 918e12,
 }
 # XLA reads its flags once, so each of these is a process.
@@ -113,7 +117,7 @@ def run_jax(row: dict[str, Any]) -> dict[str, Any]:
     options = {name: value for name, value in row.items() if name not in ('batch', 'variant')}
     model = create(row['variant'], **options)
     step, (state, batch, key) = create_training(
-        model, model.image_size, model.num_classes, row['batch']
+        model, model.image_size, model.num_classes, row['batch'], jax.devices()[:1]
     )
     begun = time.perf_counter()
     compiled = step.lower(state, batch, key).compile()
@@ -136,11 +140,17 @@ def run_jax(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_torch(row: dict[str, Any]) -> dict[str, Any]:
+def run_torch(row: dict[str, Any], toy: bool) -> dict[str, Any]:
     """The same step with timm's ViT or Hugging Face's: bfloat16 autocast, compiled on a GPU."""
     import torch
 
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if device == 'cuda':
+        torch._dynamo.reset()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    elif not toy:
+        raise RuntimeError('PyTorch sees no GPU')
     ours = create(row['variant'])
     if importlib.util.find_spec('timm'):
         from timm.models.vision_transformer import VisionTransformer
@@ -232,22 +242,20 @@ def measure_gemm(toy: bool) -> float:
     return 2 * size**3 / time_steps(run)
 
 
-def run_child(flags: str, rows: list[dict[str, Any]], toy: bool, deadline: float) -> None:
-    """Runs the rows of one set of flags; a line of JSON for the device, and one for each row."""
+def run_child(number: int, flags: str, rows: list[dict[str, Any]], toy: bool) -> None:
+    """Runs the rows of a process; the first tells the device, and each row is a line of JSON."""
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
 
     def answer(value: dict[str, Any]) -> None:
         print(json.dumps(value), file=answers, flush=True)
 
-    if (
-        importlib.util.find_spec('jaxtyping') is None
-    ):  # shapes in signatures, which say nothing here
+    if importlib.util.find_spec('jaxtyping') is None:  # the shapes in signatures say nothing here
         shapes: Any = types.ModuleType('jaxtyping')
         shapes.Array = Any
         shapes.Float = shapes.Num = type('Shape', (), {'__class_getitem__': lambda *_: Any})
         sys.modules['jaxtyping'] = shapes
-    if flags == 'default':
+    if number == 0:
         import jax
 
         device = jax.devices()[0]
@@ -255,12 +263,9 @@ def run_child(flags: str, rows: list[dict[str, Any]], toy: bool, deadline: float
     from vit_jax.flops import flops_per_image
 
     for row in rows:
-        result: dict[str, Any] = {'racer': 'vit_jax', 'flags': flags, **row}
-        if time.time() > deadline:
-            answer(result | {'error': 'no time left'})
-            continue
+        result = describe_row(flags, row)
         try:
-            result |= (run_torch if flags == 'torch' else run_jax)(row)
+            result |= run_torch(row, toy) if flags == 'torch' else run_jax(row)
             result['images_per_second'] = row['batch'] / result['step_seconds']
             flops = 3 * flops_per_image(create(row['variant']))
             result['flops_per_second'] = flops * result['images_per_second']
@@ -308,7 +313,7 @@ def to_markdown(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--minutes', type=float, default=8, help='no row starts later (default: 8)')
+    parser.add_argument('--minutes', type=float, default=8, help='that it may take (default: 8)')
     parser.add_argument('--toy', action='store_true', help='a tiny model; to see that it works')
     parser.add_argument(
         '--output',
@@ -316,55 +321,83 @@ def main() -> None:
         default=ROOT / 'benchmarks/results/accelerator.json',
         help='JSON file; .md is written beside it',
     )
-    parser.add_argument('--child', nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument('--child', type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    deadline = time.time() + 60 * arguments.minutes
     plan = TOY_PLAN if arguments.toy else PLAN
-    if arguments.child:
-        number, deadline = arguments.child
-        return run_child(*plan[int(number)], arguments.toy, float(deadline))
+    if arguments.child is not None:
+        return run_child(arguments.child, *plan[arguments.child], arguments.toy)
 
-    # A row takes up to a minute, most of it XLA's autotuning.
-    deadline = time.time() + 60 * (arguments.minutes - 1)
     machine = describe_machine()
     versions = machine['versions']
+    options = ' --toy' if arguments.toy else ''
     result: dict[str, Any] = {
-        'command': ' '.join(['python benchmarks/accelerator.py', *sys.argv[1:]]),
+        'command': f'python benchmarks/accelerator.py{options}',
         'machine': machine,
         'rows': [],
     }
     has_torch = 'torch' in versions and {'timm', 'transformers'} & versions.keys()
     if not has_torch:
         print('accelerator: no torch row: PyTorch, or both timm and transformers, are missing')
-    for number, (flags, _) in enumerate(plan):
+
+    def add(row: dict[str, Any]) -> None:
+        if 'error' not in row:
+            row['mfu'] = row['flops_per_second'] / result['peak_flops_per_second']
+        result['rows'].append(row)
+        result['rows'].sort(key=lambda row: -row.get('mfu', 0))
+        write(result, arguments.output)
+        print(json.dumps(row), file=sys.stderr)
+
+    for number, (flags, rows) in enumerate(plan):
         if flags == 'torch' and not has_torch:
             continue
-        command = [sys.executable, __file__, '--child', str(number), str(deadline)]
-        xla_flags = f'{os.environ.get("XLA_FLAGS", "")} {FLAGS.get(flags, "")}'.strip()
-        child = subprocess.Popen(
-            [*command, *(['--toy'] if arguments.toy else [])],
-            env=os.environ | {'XLA_FLAGS': xla_flags, 'JAX_ENABLE_COMPILATION_CACHE': 'false'},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for line in child.stdout or ():
-            answer = json.loads(line)
-            if 'device' in answer:
-                known = [x for x in PEAKS if answer['device'].startswith(x)]
-                peak = PEAKS[known[0]] if known else answer['gemm_flops_per_second']
-                result |= answer | {
-                    'peak_flops_per_second': peak,
-                    'peak_source': "the data sheet's" if known else 'as measured here',
-                }
-                continue
-            if 'error' not in answer:
-                answer['mfu'] = answer['flops_per_second'] / result['peak_flops_per_second']
-            result['rows'].append(answer)
-            result['rows'].sort(key=lambda row: -row.get('mfu', 0))
-            write(result, arguments.output)
-            print(json.dumps(answer), file=sys.stderr)
-        if child.wait():
-            sys.exit(f'accelerator: the process for {flags} ended with status {child.returncode}')
+        unanswered = [describe_row(flags, row) for row in rows]
+        reason = 'no time left'
+        if time.time() < deadline:
+            xla_flags = f'{os.environ.get("XLA_FLAGS", "")} {FLAGS.get(flags, "")}'.strip()
+            child = subprocess.Popen(
+                [sys.executable, __file__, '--child', str(number), *options.split()],
+                env=os.environ | {'XLA_FLAGS': xla_flags, 'JAX_ENABLE_COMPILATION_CACHE': 'false'},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            timer = threading.Timer(deadline - time.time(), child.kill)
+            timer.start()
+            for line in child.stdout or ():
+                answer = json.loads(line)
+                if 'device' in answer:
+                    result |= answer | find_peak(answer)
+                else:
+                    add(answer)
+                    del unanswered[0]
+            timer.cancel()
+            if child.wait() and time.time() < deadline:
+                reason = f'the process ended with status {child.returncode}'
+        if 'device' not in result:
+            sys.exit(f'accelerator: no device could be measured: {reason}')
+        for row in unanswered:
+            add(row | {'error': reason})
     print(to_markdown(result))
+
+
+def describe_row(flags: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Who runs a row, and with which of XLA's flags."""
+    return (
+        {'racer': 'PyTorch', **row}
+        if flags == 'torch'
+        else row | dict(racer='vit_jax', flags=flags)
+    )
+
+
+def find_peak(measured: dict[str, Any]) -> dict[str, Any]:
+    """What utilisation is counted against: the data sheet's figure, or the measured product's."""
+    known = [name for name in PEAKS if measured['device'].startswith(name)]
+    return {
+        'peak_flops_per_second': PEAKS[max(known, key=len)]
+        if known
+        else measured['gemm_flops_per_second'],
+        'peak_source': "the data sheet's" if known else 'as measured here',
+    }
 
 
 def write(result: dict[str, Any], output: Path) -> None:

@@ -136,13 +136,19 @@ def _torch(
     return Peer(timed(infer, 'infer'), timed(train, 'train'), compile_seconds)
 
 
-# Name: the peer, the package that it needs.
+# Name: the peer, the packages that it needs.
 PEERS = {
-    'vit_jax': (vit_jax, 'jax'),
-    'vit_jax, a device a core': (vit_jax, 'jax'),  # JAX_NUM_CPU_DEVICES, where it is started
-    'plain linen': (plain_linen, 'jax'),
-    'vit-pytorch, eager': (vit_pytorch, 'vit_pytorch'),
-    'vit-pytorch, torch.compile': (functools.partial(vit_pytorch, compiled=True), 'vit_pytorch'),
-    'Hugging Face, eager': (huggingface, 'transformers'),
-    'Hugging Face, torch.compile': (functools.partial(huggingface, compiled=True), 'transformers'),
+    'vit_jax': (vit_jax, ('jax',)),
+    'vit_jax, a device a core': (vit_jax, ('jax',)),  # JAX_NUM_CPU_DEVICES, where it is started
+    'plain linen': (plain_linen, ('jax',)),
+    'vit-pytorch, eager': (vit_pytorch, ('torch', 'vit_pytorch')),
+    'vit-pytorch, torch.compile': (
+        functools.partial(vit_pytorch, compiled=True),
+        ('torch', 'vit_pytorch'),
+    ),
+    'Hugging Face, eager': (huggingface, ('torch', 'transformers')),
+    'Hugging Face, torch.compile': (
+        functools.partial(huggingface, compiled=True),
+        ('torch', 'transformers'),
+    ),
 }

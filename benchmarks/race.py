@@ -3,8 +3,9 @@
 python benchmarks/race.py [--quick] [--output benchmarks/results/race.json]
 
 Each racer lives in a process of its own, so that its memory and its time to a first result are its
-own; the rounds go from one to the next, so that all of them see the same machine. Writes JSON, and
-the tables as Markdown beside it. Peers that are not installed are left out, and named.
+own; the rounds go from one to the next, so that all of them see the same machine. With --output,
+writes JSON, and the tables as Markdown beside it. Peers that are not installed are left out, and
+named.
 """
 
 import argparse
@@ -221,10 +222,15 @@ def main() -> None:
         return run_racer(name, config, float(started))
 
     plan = TOY if arguments.toy else QUICK if arguments.quick else FULL
+    option = ' --toy' if arguments.toy else ' --quick' if arguments.quick else ''
     wanted = dict.fromkeys(name for _, names, *_ in plan for name in names)
-    missing = [name for name in wanted if importlib.util.find_spec(PEERS[name][1]) is None]
+    missing = [
+        name
+        for name in wanted
+        if not all(importlib.util.find_spec(package) for package in PEERS[name][1])
+    ]
     for name in missing:
-        print(f'race: without {name}: the package {PEERS[name][1]} is not installed')
+        print(f'race: without {name}: it needs {" and ".join(PEERS[name][1])}')
 
     begun = time.monotonic()
 
@@ -233,7 +239,7 @@ def main() -> None:
 
     progress('matrix products')
     result: dict[str, Any] = {
-        'command': ' '.join(['python benchmarks/race.py', *sys.argv[1:]]),
+        'command': f'python benchmarks/race.py{option}',
         'machine': describe_machine(),
         'gemm_flops_per_second': measure_gemm(),
         'races': {},

@@ -70,6 +70,8 @@ def measure_starts() -> dict[str, float]:
             while process.poll() is None and not (metrics.exists() and metrics.read_text()):
                 time.sleep(0.01)
             seconds.append(time.perf_counter() - begun)
+            if process.poll():
+                sys.exit(f'start: train.py ended with status {process.returncode}')
             process.kill()
             process.wait()
     # The first start of all prepares the data set too, and fills a cache that no other uses.

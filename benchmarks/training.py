@@ -1,6 +1,7 @@
 """`vit_jax`'s own training step around any linen module, on random pictures."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,11 +20,15 @@ def normalize(images: jax.Array) -> jax.Array:
 
 
 def create_training(
-    model: nn.Module, image_size: int, num_classes: int, batch_size: int
+    model: nn.Module,
+    image_size: int,
+    num_classes: int,
+    batch_size: int,
+    devices: Sequence[jax.Device] | None = None,
 ) -> tuple[Any, tuple[Any, ...]]:
     """The jitted step with AdamW over all devices, which donates its state; and its arguments."""
     rng = np.random.default_rng(0)
-    parallel = create_parallel('jit', batch_size)
+    parallel = create_parallel('jit', batch_size, devices)
     batch = {
         'image': rng.integers(0, 256, (batch_size, image_size, image_size, 3), np.uint8),
         'label': rng.integers(0, num_classes, batch_size, np.int32),
@@ -45,7 +50,9 @@ def abstract_training(model: ViT, batch_size: int) -> tuple[Any, tuple[Any, ...]
     }
     key = jax.random.key(0)
     create, step = _functions(model, model.num_classes)
-    state = jax.eval_shape(create, key, jax.ShapeDtypeStruct((1, size, size, 3), np.float32))
+    state = jax.eval_shape(
+        create, key, jax.ShapeDtypeStruct((1, size, size, model.channels), np.float32)
+    )
     return jax.jit(step, donate_argnums=0), (state, batch, key)
 
 

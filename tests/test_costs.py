@@ -21,7 +21,7 @@ def lower(**options):
 
 
 @pytest.mark.parametrize(
-    'change', [{}, dict(heads=1), dict(heads=1, dim_head=64), dict(image_size=(16, 32))]
+    'change', [{}, dict(heads=1), dict(heads=1, dim_head=32), dict(image_size=(16, 32))]
 )
 def test_flops_are_those_of_the_compilers_count(change):
     """A loop's body is counted once by XLA, so the layers are unrolled."""
@@ -59,7 +59,7 @@ def plain():
     return jax.jit(step.__wrapped__, donate_argnums=0).lower(*inputs).compile()
 
 
-def test_a_step_moves_no_more_bytes_than_a_plain_linen_port(plain):
+def test_a_step_moves_about_the_bytes_of_a_plain_linen_port(plain):
     """Of all instructions that are left after fusion; what is computed again is in it."""
     ours = lower(unroll=4).compile()
     assert ours.cost_analysis()['bytes accessed'] < 1.1 * plain.cost_analysis()['bytes accessed']

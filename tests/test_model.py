@@ -140,6 +140,7 @@ def test_bfloat16_computes_close_to_float32_and_keeps_its_parameters():
         (dict(dtype='float23'), 'float23'),
         (dict(remat='all'), 'expected remat out of'),
         (dict(gelu='relu'), 'expected gelu out of'),
+        (dict(attention='cudnn'), "expected dtype='bfloat16'"),
     ],
 )
 def test_wrong_arguments_are_told_at_once(change, message):

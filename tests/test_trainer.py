@@ -23,7 +23,7 @@ from vit_jax.metrics import read_metrics
 from vit_jax.parallel import create_parallel
 from vit_jax.run_directory import open_run_directory
 from vit_jax.step import create_state, eval_step
-from vit_jax.trainer import count_steps, evaluate, train
+from vit_jax.trainer import count_steps, evaluate, model_arguments, train
 from vit_jax.weights.run import load_run
 
 SMALL = [
@@ -349,3 +349,30 @@ def test_numbers_out_of_range_are_told_before_anything_is_built(digits_config, t
         with pytest.raises(InputError, match=f'^{name}: expected'):
             train(config, str(tmp_path / 'run'))
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_variant_in_the_config_wins_over_its_sizes(digits_config):
+    digits_config.model.variant = 'Ti/4'
+    arguments = model_arguments(digits_config.model)
+    assert 'variant' not in arguments
+    model = vit_jax.ViT(image_size=8, num_classes=10, **arguments)
+    assert (model.dim, model.depth, model.patch_size, model.gelu) == (192, 12, 4, 'tanh')
+    assert model.pool == 'mean'  # not the variant's to say
+    digits_config.model.variant = None
+    assert model_arguments(digits_config.model)['dim'] == digits_config.model.dim
+
+
+def test_how_it_was_computed_is_not_kept_with_a_run(digits_config, tmp_path):
+    digits_config.model.remat = 'full'
+    train(digits_config, str(tmp_path))
+    description = json.loads((tmp_path / 'description.json').read_text())
+    assert not {'attention', 'remat', 'unroll'} & description['model'].keys()
+    model, _ = vit_jax.load_weights(tmp_path)
+    assert model.remat == 'dots'
+
+
+def test_attention_that_the_device_lacks_is_told(digits_config, tmp_path):
+    digits_config.model.dtype = 'bfloat16'
+    digits_config.model.attention = 'cudnn'
+    with pytest.raises(InputError, match="attention='cudnn': .* Choose 'xla'"):
+        train(digits_config, str(tmp_path))

@@ -159,3 +159,14 @@ def test_metadata_is_plain_json(tensors, tmp_path):
     length = int.from_bytes(header[:8], 'little')
     arguments = json.loads(json.loads(header[8 : 8 + length])['__metadata__']['vit_jax'])
     assert arguments['heads'] == 2 and arguments['dtype'] == 'float32'
+
+
+@pytest.mark.parametrize('options', [dict(qkv_bias=True), dict(norm_eps=1e-6), dict(gelu='tanh')])
+def test_what_vit_pytorch_cannot_compute_is_not_saved_for_it(options, tmp_path):
+    model = vit_jax.ViT(
+        image_size=8, patch_size=4, num_classes=3, dim=8, depth=1, heads=1, mlp_dim=8, **options
+    )
+    variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+    with pytest.raises(InputError, match=f'a model with {next(iter(options))}='):
+        vit_jax.save_weights(tmp_path / 'x.safetensors', model, variables, format='seed')
+    assert not list(tmp_path.iterdir())

@@ -61,11 +61,13 @@ def summary(arguments: argparse.Namespace) -> None:
     """Prints a run's model: arguments, and a table of its parameters."""
     from flax.traverse_util import flatten_dict
 
+    from vit_jax.flops import flops_per_image
     from vit_jax.weights.run import load_run
 
-    _, variables, description = load_run(arguments.run)
+    model, variables, description = load_run(arguments.run)
     print_table([(name, str(value)) for name, value in description['model'].items()])
-    print(f'classes: {", ".join(description["class_names"])}\n')
+    print(f'classes: {", ".join(description["class_names"])}')
+    print(f'one image: {flops_per_image(model) / 1e9:,.3f} GFLOP of matrix products\n')
     params = flatten_dict(variables['params'], sep='/')
     rows = [(name, ' x '.join(map(str, x.shape)), f'{x.size:,}') for name, x in params.items()]
     total = sum(x.size for x in params.values())

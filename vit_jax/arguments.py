@@ -13,6 +13,10 @@ CHOICES = {
 }
 
 
+# Say how a machine computes, and not what: nothing of them is kept with a trained model.
+EXECUTION = ('attention', 'remat', 'unroll')
+
+
 def check_arguments(vit: Any) -> None:
     """Holds the arguments of a `vit_jax.ViT` against what it can be built of.
 
@@ -29,6 +33,11 @@ def check_arguments(vit: Any) -> None:
     for name, known in CHOICES.items():
         if getattr(vit, name) not in known:
             raise InputError(f'expected {name} out of {known}, got {getattr(vit, name)!r}')
+    if vit.attention == 'cudnn' and (vit.dtype != 'bfloat16' or vit.dim_head % 8):
+        raise InputError(
+            f"attention='cudnn': expected dtype='bfloat16' and dim_head a multiple of 8, got "
+            f"{vit.dtype!r} and {vit.dim_head}; or choose attention='xla'"
+        )
     height, width = pair(vit.image_size)
     patch_height, patch_width = pair(vit.patch_size)
     if height % patch_height or width % patch_width:

@@ -9,11 +9,16 @@ import jax
 def use_compilation_cache() -> None:
     """Has jax keep what it compiles in `~/.cache/vit_jax` (XDG_CACHE_HOME/vit_jax, where set).
 
-    What the user has set stands: JAX_COMPILATION_CACHE_DIR, or JAX_ENABLE_COMPILATION_CACHE=false.
+    What the user has set stands: JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE=false,
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS. The folder never shrinks by itself.
     Old programs are never used for new code: jax keys them by program, compiler and device.
     """
-    if jax.config.values['jax_compilation_cache_dir'] is None:
-        home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-        jax.config.update('jax_compilation_cache_dir', str(home / 'vit_jax'))
-        # Many small programs make up a third of a start; jax's own default leaves them out.
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    defaults = {
+        'jax_compilation_cache_dir': str(home / 'vit_jax'),
+        # A start has many small programs, which jax's own default of a second leaves out.
+        'jax_persistent_cache_min_compile_time_secs': 0,
+    }
+    for name, value in defaults.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)

@@ -7,9 +7,10 @@ from vit_jax.model import ViT
 def flops_per_image(model: ViT) -> int:
     """Of one forward pass over one image of `image_size`: its matrix products, 2 a multiply-add.
 
-    Training takes three times as much: the backward pass has two products for each one of the
-    forward pass. What rematerialisation computes again does not count, as in the field's model
-    FLOPs utilisation (https://arxiv.org/abs/2204.02311, appendix B).
+    Training counts three times as much: the backward pass has two products for each one of the
+    forward pass, its gradients by input and by parameter. What rematerialisation computes again
+    does not count, as in the field's model FLOPs utilisation (https://arxiv.org/abs/2204.02311,
+    appendix B).
     """
     (height, width), (patch_height, patch_width) = pair(model.image_size), pair(model.patch_size)
     patches = (height // patch_height) * (width // patch_width)

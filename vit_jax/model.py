@@ -163,7 +163,7 @@ class ViT(nn.Module, kw_only=True):
     smaller than `image_size` takes the first of the position embeddings, as in vit-pytorch.
 
     Raises:
-      InputError: where sizes, `pool` or the images do not fit.
+      InputError: where an argument or the images do not fit.
     """
 
     image_size: int | tuple[int, int]

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image, ImageOps
 
+from vit_jax.arguments import pair
 from vit_jax.errors import InputError
-from vit_jax.model import pair
 
 
 @dataclasses.dataclass(frozen=True)

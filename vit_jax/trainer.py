@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax.arguments import EXECUTION
 from vit_jax.augment import augment
 from vit_jax.checkpoint import Checkpoints
 from vit_jax.config import check_config
@@ -43,17 +44,18 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     parallel = create_parallel(config.parallel.mode, config.batch_size)
     source = open_source(config.data.source, config.data.dir)
     preprocessing = Preprocessing.from_config(config.data, source.channels)
+    arguments = {
+        **model_arguments(config.model),
+        'image_size': preprocessing.image_size,
+        'num_classes': len(source.class_names),
+        'channels': source.channels,
+    }
+    model = ViT(**arguments)
     description: dict[str, Any] = {
-        'model': {
-            **model_arguments(config.model),
-            'image_size': preprocessing.image_size,
-            'num_classes': len(source.class_names),
-            'channels': source.channels,
-        },
+        'model': {name: arguments[name] for name in arguments if name not in EXECUTION},
         'preprocessing': dataclasses.asdict(preprocessing),
         'class_names': source.class_names,
     }
-    model = ViT(**description['model'])
 
     with (
         open_run_directory(workdir, config) as run_directory,

@@ -51,8 +51,9 @@ def save_weights(
       format: 'seed', vit-pytorch's state dict.
 
     Raises:
-      InputError: where the format or the ending is unknown, or the file cannot be written.
+      InputError: where the format or the ending is unknown, the format cannot express the model, or
+        the file cannot be written.
     """
     if format != 'seed':
         raise InputError(f"format: expected 'seed', got {format!r}")
-    write_tensors(Path(path), seed.from_flax(variables['params']), model)
+    write_tensors(Path(path), seed.from_flax(model, variables['params']), model)

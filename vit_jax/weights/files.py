@@ -10,8 +10,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from vit_jax.arguments import EXECUTION, pair
 from vit_jax.errors import InputError
-from vit_jax.model import ViT, pair
+from vit_jax.model import ViT
 from vit_jax.run_directory import parse_json
 
 Tensors = dict[str, np.ndarray]
@@ -62,7 +63,7 @@ def write_tensors(path: Path, tensors: Tensors, model: ViT) -> None:
             arguments = {
                 field.name: getattr(model, field.name)
                 for field in dataclasses.fields(model)
-                if field.name not in ('parent', 'name')
+                if field.name not in ('parent', 'name', *EXECUTION)
             }
             safetensors.numpy.save_file(tensors, temporary, {'vit_jax': json.dumps(arguments)})
         else:

@@ -87,8 +87,18 @@ def to_flax(tensors: Tensors, overrides: dict[str, Any], name: str) -> tuple[ViT
     return model, {'params': unflatten_dict(params, sep='/')}
 
 
-def from_flax(params: Any) -> Tensors:
-    """The state dict of parameters that `ViT.init` or `to_flax` laid out."""
+def from_flax(model: ViT, params: Any) -> Tensors:
+    """The state dict of a model and the parameters that `ViT.init` or `to_flax` laid out.
+
+    Raises:
+      InputError: where vit-pytorch's ViT could not compute the same with it.
+    """
+    for argument, theirs in (('qkv_bias', False), ('norm_eps', 1e-5), ('gelu', 'erf')):
+        if getattr(model, argument) != theirs:
+            raise InputError(
+                f"format 'seed': expected a model with {argument}={theirs!r}, which is all that "
+                f'vit-pytorch has, got {getattr(model, argument)!r}'
+            )
     ours = {name: np.asarray(array) for name, array in flatten_dict(params, sep='/').items()}
     tensors = {}
     for theirs, name in NAMES.items():
