@@ -97,29 +97,32 @@ def profile_theirs(arguments: dict[str, Any], batch_size: int) -> collections.Co
 
 
 def measure_products(arguments: dict[str, Any], batch_size: int) -> list[str]:
-    """GFLOP/s of the feed-forward block's products, forward and backward."""
+    """GFLOP/s of a layer's products alone: three of the feed-forward block's, one of attention."""
     import jax
     import jax.numpy as jnp
     import torch
 
-    rows = batch_size * ((arguments['image_size'] // arguments['patch_size']) ** 2 + 1)
-    dim, mlp_dim = arguments['dim'], arguments['mlp_dim']
+    tokens = (arguments['image_size'] // arguments['patch_size']) ** 2 + 1
+    rows, dim, mlp_dim = batch_size * tokens, arguments['dim'], arguments['mlp_dim']
     x, w, y = torch.rand(rows, dim), torch.rand(dim, mlp_dim), torch.rand(rows, mlp_dim)
+    q, k = torch.rand(2, batch_size * arguments['heads'], tokens, 64)
+    flops = {'feed-forward': 2 * rows * dim * mlp_dim, 'attention': 2 * len(q) * tokens**2 * 64}
     lines = []
-    for title, product, operands in (
-        ('y = x w', lambda x, w: x @ w, (x, w)),
-        ('dx = y wᵀ', lambda y, w: y @ w.T, (y, w)),
-        ('dw = xᵀ y', lambda x, y: x.T @ y, (x, y)),
+    for block, title, product, operands in (
+        ('feed-forward', 'y = x w', lambda x, w: x @ w, (x, w)),
+        ('feed-forward', 'dx = y wᵀ', lambda y, w: y @ w.T, (y, w)),
+        ('feed-forward', 'dw = xᵀ y', lambda x, y: x.T @ y, (x, y)),
+        ('attention', 'q kᵀ', lambda q, k: q @ k.mT, (q, k)),
     ):
         jitted, arrays = jax.jit(product), [jnp.asarray(t.numpy()) for t in operands]
         rates = [
-            2e-9 * rows * dim * mlp_dim / seconds
+            flops[block] / seconds / 1e9
             for seconds in (
                 median_seconds(lambda: jitted(*arrays).block_until_ready()),  # noqa: B023
                 median_seconds(lambda: product(*operands)),  # noqa: B023
             )
         ]
-        lines.append(f'| {title}, [{rows}, {dim}, {mlp_dim}] | {rates[0]:.0f} | {rates[1]:.0f} |')
+        lines.append(f'| {block}: {title} | {rates[0]:.0f} | {rates[1]:.0f} |')
     return lines
 
 
