@@ -15,7 +15,6 @@ import argparse
 import importlib.util
 import json
 import os
-import statistics
 import subprocess
 import sys
 import threading
@@ -27,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.machine import describe_machine
+from benchmarks.report import describe_machine, write_result
 
 # Dense bfloat16 FLOP/s as the makers' data sheets give them, by the start of the device's name.
 PEAKS = {
@@ -98,150 +97,6 @@ TOY_PLAN = [
 ]
 
 
-def create(variant: str, **options: Any) -> Any:
-    """A ViT by its variant, or a toy of 8 pixels."""
-    from vit_jax.variants import create_model
-
-    if variant == 'toy':
-        small = dict(patch_size=4, dim=64, depth=2, heads=1, mlp_dim=128)
-        return create_model('Ti/16', image_size=8, num_classes=10, **small, **options)
-    return create_model(variant, **options)
-
-
-def run_jax(row: dict[str, Any]) -> dict[str, Any]:
-    """Compiles and times a row's training step."""
-    import jax
-
-    from benchmarks.training import create_training
-
-    options = {name: value for name, value in row.items() if name not in ('batch', 'variant')}
-    model = create(row['variant'], **options)
-    step, (state, batch, key) = create_training(
-        model, model.image_size, model.num_classes, row['batch'], jax.devices()[:1]
-    )
-    begun = time.perf_counter()
-    compiled = step.lower(state, batch, key).compile()
-    compile_seconds = time.perf_counter() - begun
-
-    def run(steps: int) -> None:
-        nonlocal state
-        for _ in range(steps):
-            state, metrics = compiled(state, batch, key)
-        jax.block_until_ready((state, metrics))
-
-    memory = compiled.memory_analysis()
-    return {
-        'compile_seconds': compile_seconds,
-        'peak_bytes': memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes,
-        'step_seconds': time_steps(run),
-    }
-
-
-def run_torch(row: dict[str, Any], toy: bool) -> dict[str, Any]:
-    """The same step with timm's ViT or Hugging Face's: bfloat16 autocast, compiled on a GPU."""
-    import torch
-
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if device == 'cuda':
-        torch._dynamo.reset()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    elif not toy:
-        raise RuntimeError('PyTorch sees no GPU')
-    ours = create(row['variant'])
-    if importlib.util.find_spec('timm'):
-        from timm.models.vision_transformer import VisionTransformer
-
-        name = 'timm'
-        model = VisionTransformer(
-            img_size=ours.image_size,
-            patch_size=ours.patch_size,
-            embed_dim=ours.dim,
-            depth=ours.depth,
-            num_heads=ours.heads,
-            mlp_ratio=ours.mlp_dim / ours.dim,
-            num_classes=ours.num_classes,
-        )
-    else:
-        import transformers
-
-        name = 'Hugging Face'
-        config = transformers.ViTConfig(
-            hidden_size=ours.dim,
-            num_hidden_layers=ours.depth,
-            num_attention_heads=ours.heads,
-            intermediate_size=ours.mlp_dim,
-            image_size=ours.image_size,
-            patch_size=ours.patch_size,
-            num_labels=ours.num_classes,
-        )
-        model = transformers.ViTForImageClassification(config)
-    model = model.to(device)
-    if device == 'cuda':
-        torch.set_float32_matmul_precision('high')
-        model, name = torch.compile(model), f'{name}, torch.compile'
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
-    images = torch.rand(row['batch'], 3, ours.image_size, ours.image_size, device=device)
-    labels = torch.randint(0, ours.num_classes, (row['batch'],), device=device)
-
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device, torch.bfloat16):
-                output = model(images)
-                logits = getattr(output, 'logits', output)
-            torch.nn.functional.cross_entropy(logits.float(), labels).backward()
-            optimizer.step()
-        if device == 'cuda':
-            torch.cuda.synchronize()
-
-    begun = time.perf_counter()
-    run(1)
-    first = time.perf_counter() - begun
-    seconds = time_steps(run)
-    return {
-        'racer': name,
-        'dtype': 'bfloat16 (autocast)',
-        'attention': 'scaled_dot_product_attention',
-        'compile_seconds': max(0.0, first - seconds),
-        'peak_bytes': torch.cuda.max_memory_allocated() if device == 'cuda' else None,
-        'step_seconds': seconds,
-    }
-
-
-def time_steps(run: Any) -> float:
-    """Median seconds of a step: 5 times about half a second of steps, waited for at their end."""
-    run(2)
-    begun = time.perf_counter()
-    run(2)
-    steps = max(2, round(0.5 / ((time.perf_counter() - begun) / 2)))
-    seconds = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        run(steps)
-        seconds.append((time.perf_counter() - begun) / steps)
-    return statistics.median(seconds)
-
-
-def measure_gemm(toy: bool) -> float:
-    """FLOP/s of a large product of bfloat16 matrices."""
-    import jax
-
-    size = 512 if toy else 8192
-    x, y = jax.random.normal(jax.random.key(0), (2, size, size), 'bfloat16')
-    multiply = jax.jit(lambda x, y: x @ y)
-
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            product = multiply(x, y)
-        product.block_until_ready()
-
-    return 2 * size**3 / time_steps(run)
-
-
 def run_child(number: int, flags: str, rows: list[dict[str, Any]], toy: bool) -> None:
     """Runs the rows of a process; the first tells the device, and each row is a line of JSON."""
     answers = os.fdopen(os.dup(1), 'w')
@@ -255,13 +110,19 @@ def run_child(number: int, flags: str, rows: list[dict[str, Any]], toy: bool) ->
         shapes.Array = Any
         shapes.Float = shapes.Num = type('Shape', (), {'__class_getitem__': lambda *_: Any})
         sys.modules['jaxtyping'] = shapes
+    from benchmarks.accelerator_rows import create, measure_gemm, run_jax, run_torch
+    from vit_jax.flops import flops_per_image
+
     if number == 0:
         import jax
 
         device = jax.devices()[0]
-        answer({'device': device.device_kind, 'gemm_flops_per_second': measure_gemm(toy)})
-    from vit_jax.flops import flops_per_image
-
+        answer(
+            {
+                'device': device.device_kind,
+                'gemm_flops_per_second': measure_gemm(toy),
+            }
+        )
     for row in rows:
         result = describe_row(flags, row)
         try:
@@ -323,11 +184,11 @@ def main() -> None:
     )
     parser.add_argument('--child', type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    deadline = time.time() + 60 * arguments.minutes
     plan = TOY_PLAN if arguments.toy else PLAN
     if arguments.child is not None:
         return run_child(arguments.child, *plan[arguments.child], arguments.toy)
 
+    deadline = time.time() + 60 * arguments.minutes
     machine = describe_machine()
     versions = machine['versions']
     options = ' --toy' if arguments.toy else ''
@@ -345,7 +206,7 @@ def main() -> None:
             row['mfu'] = row['flops_per_second'] / result['peak_flops_per_second']
         result['rows'].append(row)
         result['rows'].sort(key=lambda row: -row.get('mfu', 0))
-        write(result, arguments.output)
+        write_result(result, to_markdown(result), arguments.output)
         print(json.dumps(row), file=sys.stderr)
 
     for number, (flags, rows) in enumerate(plan):
@@ -398,12 +259,6 @@ def find_peak(measured: dict[str, Any]) -> dict[str, Any]:
         else measured['gemm_flops_per_second'],
         'peak_source': "the data sheet's" if known else 'as measured here',
     }
-
-
-def write(result: dict[str, Any], output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2) + '\n')
-    output.with_suffix('.md').write_text(to_markdown(result))
 
 
 if __name__ == '__main__':

@@ -67,16 +67,20 @@ def _jax(model: Any, sizes: dict[str, Any], batch_size: int) -> Peer:
     return Peer(infer, train, lambda: seconds)
 
 
-def vit_pytorch(sizes: dict[str, Any], batch_size: int, compiled: bool = False) -> Peer:
-    """vit-pytorch's one file vit.py; the rest of the package wants torchvision."""
+def load_vit_pytorch() -> Any:
+    """The module vit_pytorch/vit.py of the installed package, alone: its siblings want more."""
     package = Path(importlib.util.find_spec('vit_pytorch').origin).parent
     spec = importlib.util.spec_from_file_location('vit_pytorch_vit', package / 'vit.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return _torch(module.ViT(**sizes), sizes, batch_size, compiled)
+    return module
 
 
-def huggingface(sizes: dict[str, Any], batch_size: int, compiled: bool = False) -> Peer:
+def vit_pytorch(sizes: dict[str, Any], batch_size: int, compiled: bool = False) -> Peer:
+    return _torch(load_vit_pytorch().ViT(**sizes), sizes, batch_size, compiled)
+
+
+def create_huggingface(sizes: dict[str, Any], qkv_bias: bool) -> Any:
     """ViTForImageClassification; its heads always share out the features of a token."""
     import transformers
 
@@ -88,9 +92,13 @@ def huggingface(sizes: dict[str, Any], batch_size: int, compiled: bool = False) 
         image_size=sizes['image_size'],
         patch_size=sizes['patch_size'],
         num_labels=sizes['num_classes'],
-        qkv_bias=False,
+        qkv_bias=qkv_bias,
     )
-    model = transformers.ViTForImageClassification(config)
+    return transformers.ViTForImageClassification(config)
+
+
+def huggingface(sizes: dict[str, Any], batch_size: int, compiled: bool = False) -> Peer:
+    model = create_huggingface(sizes, qkv_bias=False)
     return _torch(model, sizes, batch_size, compiled, lambda output: output.logits)
 
 

@@ -23,8 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.machine import describe_machine
 from benchmarks.peers import PEERS
+from benchmarks.report import describe_machine, write_result
 
 EXAMPLE = "the seed's example"
 EAGER = 'vit-pytorch, eager'
@@ -250,9 +250,7 @@ def main() -> None:
         result['races'][config] = race(config, racers, rounds, progress)
     markdown = to_markdown(result)
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=2) + '\n')
-        arguments.output.with_suffix('.md').write_text(markdown)
+        write_result(result, markdown, arguments.output)
     print(markdown)
 
 

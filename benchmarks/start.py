@@ -4,7 +4,6 @@ python benchmarks/start.py [--output benchmarks/results/start.json]
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.machine import describe_machine
+from benchmarks.report import describe_machine, write_result
 
 
 def measure_imports() -> dict[str, float]:
@@ -80,7 +79,7 @@ def measure_starts() -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--output', type=Path, help='JSON file')
+    parser.add_argument('--output', type=Path, help='JSON file; .md is written beside it')
     arguments = parser.parse_args()
     result: dict[str, Any] = {
         'machine': describe_machine(),
@@ -88,13 +87,15 @@ def main() -> None:
         'compilation': measure_compilation(),
         'starts': measure_starts(),
     }
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=2) + '\n')
+    lines = []
     for name in ('imports', 'compilation', 'starts'):
         (one, first), (other, second) = result[name].items()
-        ratio = second / first
-        print(f'{name}: {one} {first:.2f} s, {other} {second:.2f} s, ratio {ratio:.2f}')
+        lines.append(
+            f'- {name}: {one} {first:.2f} s, {other} {second:.2f} s, ratio {second / first:.2f}\n'
+        )
+    if arguments.output:
+        write_result(result, ''.join(lines), arguments.output)
+    print(''.join(lines), end='')
 
 
 if __name__ == '__main__':

@@ -23,14 +23,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-STEPS = 3
-# The first pattern that is found in an instruction's origin names its class.
+WARM_UP, STEPS = 3, 5
+# The first pattern that is found in an instruction's name and origin is its class.
 OURS = (
-    ("loop: layers' activations and weights stored and read", r'dynamic_|broadcast_in_dim$|^$'),
+    ("loop: layers' activations and weights stored and read", r'dynamic_|broadcast_in_dim$| $'),
     (
         'matrix products with parameters',
         r'(to_qkv|to_out|net_\d|to_patch_embedding|layers_1)/(dot_general|transpose)',
     ),
+    ('copies around attention', r'^(copy|slice|transpose).* .*attn/fn'),
     ('attention', r'attn/fn'),
     ('GELU, biases', r'ff/fn|to_patch_embedding'),
     ('norms and residual sums', r'norm|transformer\.layer/add|add_any'),
@@ -38,6 +39,7 @@ OURS = (
 THEIRS = (
     ('matrix products with parameters', r'^aten::(mm|addmm)$'),
     ('attention', r'^aten::(bmm|_softmax|_softmax_backward_data)$'),
+    ('copies around attention', r'^aten::copy_$'),
     ('GELU, biases', r'gelu'),
     ('norms and residual sums', r'layer_norm|^aten::add_?$'),
 )
@@ -59,7 +61,8 @@ def profile_ours(arguments: dict[str, Any], batch_size: int) -> collections.Coun
         ViT(**arguments), arguments['image_size'], arguments['num_classes'], batch_size
     )
     compiled = step.lower(state, batch, key).compile()
-    state, _ = jax.block_until_ready(compiled(state, batch, key))
+    for _ in range(WARM_UP):
+        state, _ = jax.block_until_ready(compiled(state, batch, key))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(STEPS):
@@ -69,7 +72,7 @@ def profile_ours(arguments: dict[str, Any], batch_size: int) -> collections.Coun
     origins = {}
     for name, rest in re.findall(r'^\s*(?:ROOT )?%?([\w.\-]+) = (.*)', compiled.as_text(), re.M):
         origin = re.search(r'op_name="([^"]*)"', rest)
-        origins[name] = origin[1] if origin else ''
+        origins[name] = f'{name} {origin[1] if origin else ""}'
     milliseconds: collections.Counter[str] = collections.Counter()
     for event in events:
         name = event.get('name', '')
@@ -86,7 +89,8 @@ def profile_theirs(arguments: dict[str, Any], batch_size: int) -> collections.Co
 
     torch.set_num_threads(1)
     peer = vit_pytorch(arguments, batch_size)
-    peer.train()
+    for _ in range(WARM_UP):
+        peer.train()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(STEPS):
             peer.train()

@@ -63,8 +63,6 @@ def vit_pytorch():
     """The module vit_pytorch/vit.py of the installed package, loaded without its siblings."""
     peer('torch')
     peer('vit_pytorch')
-    package = Path(importlib.util.find_spec('vit_pytorch').origin).parent
-    spec = importlib.util.spec_from_file_location('vit_pytorch_vit', package / 'vit.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    from benchmarks.peers import load_vit_pytorch
+
+    return load_vit_pytorch()

@@ -1,7 +1,8 @@
-"""What a measurement was made on."""
+"""What a measurement was made on, and how its result is kept."""
 
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 from pathlib import Path
@@ -35,3 +36,10 @@ def describe_machine() -> dict[str, Any]:
         'versions': versions,
         'date': datetime.date.today().isoformat(),
     }
+
+
+def write_result(result: dict[str, Any], markdown: str, output: Path) -> None:
+    """Writes a result as JSON, and its table as Markdown beside it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=2) + '\n')
+    output.with_suffix('.md').write_text(markdown)
