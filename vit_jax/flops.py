@@ -12,14 +12,24 @@ def flops_per_image(model: ViT) -> int:
     does not count, as in the field's model FLOPs utilisation (https://arxiv.org/abs/2204.02311,
     appendix B).
     """
-    (height, width), (patch_height, patch_width) = pair(model.image_size), pair(model.patch_size)
-    patches = (height // patch_height) * (width // patch_width)
-    tokens = patches + 1
+    rows, columns = model.grid
+    patch_height, patch_width = pair(model.patch_size)
+    patches = rows * columns
+    tokens = patches + model.num_prefix
     inner_dim = model.heads * model.dim_head
+    feed_forward = 2 * model.dim * model.mlp_dim
     projects = not (model.heads == 1 and model.dim_head == model.dim)
     attention = (
         3 * model.dim * inner_dim + 2 * tokens * inner_dim + projects * inner_dim * model.dim
     )
-    layer = tokens * (attention + 2 * model.dim * model.mlp_dim)
+    layers = model.depth * tokens * (attention + feed_forward)
     embedding = patches * model.channels * patch_height * patch_width * model.dim
-    return 2 * (embedding + model.depth * layer + model.dim * model.num_classes)
+
+    head = model.dim * model.representation_size
+    head += (model.representation_size or model.dim) * model.num_classes
+    head *= 1 + model.distilled
+    if model.pool == 'map':
+        keys_and_values = 2 * model.dim * inner_dim + 2 * inner_dim  # a token, with the one query
+        query = 2 * model.dim * inner_dim  # and the output projection
+        head += patches * keys_and_values + query + feed_forward
+    return 2 * (embedding + layers + head)

@@ -11,8 +11,8 @@ from jaxtyping import Float32
 from PIL import Image
 
 from vit_jax.errors import InputError
-from vit_jax.preprocess import Preprocessing, read_picture
-from vit_jax.weights.run import load_run
+from vit_jax.preprocess import read_picture
+from vit_jax.weights import read_weights
 
 # Every call is cut and padded to these, so a predictor compiles at most three times.
 BATCH_SIZES = (1, 16, 128)
@@ -21,24 +21,41 @@ Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 
 
 class Predictor:
-    """Classifies pictures of any size with the model of a run directory.
+    """Classifies pictures of any size with the model of a run directory or a weight file.
 
     Args:
-      run_directory: of a run that has saved a checkpoint; it may still be going on.
-      step: of the checkpoint to use: 'newest', 'best' (on the test split), or a number.
+      path: a run directory that has saved a checkpoint (the run may still be going on), or weights
+        as `vit_jax.load_weights` takes them.
+      step: of a run's checkpoint: 'newest', 'best' (on the test split), or a number.
+      mean, std: of the pixels in [0, 1] that the model was trained with, per channel or one for
+        all; for weight files that do not tell. Google's tell 0.5 and 0.5.
+      **overrides: as for `vit_jax.load_weights`.
 
     Attributes:
-      class_names: in the order of the probabilities.
+      class_names: in the order of the probabilities; numbers, where the file does not tell.
+      notes: what was not taken from the file as it lies there, in words.
 
     Raises:
-      InputError: where that is no run directory or has no such checkpoint.
+      InputError: where that is no such thing, has no such checkpoint or does not tell mean and std.
     """
 
-    def __init__(self, run_directory: str | os.PathLike[str], step: str | int = 'newest') -> None:
-        model, variables, description = load_run(run_directory, step)
-        self.class_names = list(description['class_names'])
-        self._preprocessing = Preprocessing(**description['preprocessing'])
-        self._variables = jax.device_put(variables)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        step: str | int = 'newest',
+        *,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+        **overrides: Any,
+    ) -> None:
+        weights = read_weights(path, step=step, **overrides)
+        model = weights.model
+        self.notes = weights.notes
+        self.class_names = weights.description['class_names'] or [
+            str(label) for label in range(model.num_classes)
+        ]
+        self._preprocessing = weights.preprocessing(mean, std)
+        self._variables = jax.device_put(weights.variables)
 
         def predict(variables: dict, images: jax.Array) -> jax.Array:
             logits: Any = model.apply(variables, self._preprocessing.normalize(images))

@@ -1,59 +1,224 @@
 """Weights from and to other formats, one file a format."""
 
+import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from vit_jax.arguments import argument_names, pair
 from vit_jax.errors import InputError
 from vit_jax.model import ViT
-from vit_jax.weights import seed
-from vit_jax.weights.files import read_tensors, write_tensors
+from vit_jax.preprocess import Preprocessing
+from vit_jax.weights import google, huggingface, seed, timm
+from vit_jax.weights.accounting import (
+    HEAD,
+    from_flax,
+    parameter_shapes,
+    shorten,
+    to_flax,
+)
+from vit_jax.weights.files import Arrays, Tensors, read_tensors, write_tensors
+from vit_jax.weights.resize import ADAPTED, adapt
 from vit_jax.weights.run import load_run
 
+FORMATS = {'google': google, 'timm': timm, 'huggingface': huggingface, 'seed': seed}
 
-def load_weights(path: str | os.PathLike[str], **overrides: Any) -> tuple[ViT, dict[str, Any]]:
-    """Reads a model and its variables.
+
+class Weights(NamedTuple):
+    """What a run directory or a weight file holds.
 
     Args:
-      path: a run directory, or a file with vit-pytorch's state dict: `.safetensors`, or `.pt` and
-        `.pth` (read with `weights_only=True`; needs torch).
-      **overrides: the ViT's own arguments, for what a file cannot tell. vit-pytorch's needs
-        `heads=`; patches and image are taken to be square unless `patch_size=` and `image_size=`
-        say otherwise; `pool=`, `dropout=` and `dtype=` are free.
+      model: with the arguments that its parameters need.
+      variables: {'params': …}, as `ViT.init` lays them out.
+      description: 'class_names' (a list), and 'preprocessing' (arguments of
+        `vit_jax.preprocess.Preprocessing`); None where it is not known.
+      notes: what was not taken as it lay there, in words.
+    """
+
+    model: ViT
+    variables: dict[str, Any]
+    description: dict[str, Any]
+    notes: list[str]
+
+    def preprocessing(
+        self, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+    ) -> Preprocessing:
+        """What pictures go through before the model.
+
+        Args:
+          mean, std: instead of the described ones.
+
+        Raises:
+          InputError: where they are neither given nor described, or channels cannot be pictures'.
+        """
+        model, described = self.model, dict(self.description['preprocessing'] or {})
+        given = {'mean': mean, 'std': std}
+        told = described | {name: value for name, value in given.items() if value is not None}
+        if not {'mean', 'std'} <= told.keys():
+            raise InputError(
+                'expected mean and std of the pixels that the weights were trained with; '
+                'the file does not tell them'
+            )
+        size = pair(model.image_size)
+        return Preprocessing(**{**told, 'image_size': size, 'channels': model.channels})
+
+
+def load_weights(
+    path: str | os.PathLike[str], *, resize: str = 'bilinear', **overrides: Any
+) -> tuple[ViT, dict[str, Any]]:
+    """Reads a model and its variables, wherever they come from.
+
+    Args:
+      path: a run directory; Google's `.npz`; timm's or vit-pytorch's `.safetensors`, `.pth`, `.pt`
+        or `.bin` (those of PyTorch are read with `weights_only=True` and need torch); or a Hugging
+        Face folder. A file's format is told by the names in it.
+      resize: how position embeddings are resized: 'bilinear', as Google's, or 'bicubic', as timm's.
+      **overrides: the ViT's own arguments. What a file cannot tell: `heads=` for timm and
+        vit-pytorch, `image_size=` where its pictures were not square, `pool=`, `gelu=`, `norm_eps=`
+        and the like. What is to be different: with another `image_size=` or `patch_size=` the
+        embeddings are resized, with another `num_classes=` the head is new and zero,
+        `representation_size=0` leaves out the layer before it. And how to compute: `dtype=`,
+        `dropout=`, ….
 
     Returns:
-      The model, and `{'params': …}`, float32, as `ViT.init` lays them out.
+      The model, and `{'params': …}`, float32, as `ViT.init` lays them out. What was resized, is new
+      or was left aside is logged.
 
     Raises:
       InputError: where the file is missing, damaged, of an unknown format, lacks or has additional
-        parameters, or does not fit the overrides.
+        arrays, or does not fit the overrides.
+    """
+    weights = read_weights(path, resize=resize, **overrides)
+    for note in weights.notes:
+        logging.getLogger('vit_jax').warning('%s: %s', path, note)
+    return weights.model, weights.variables
+
+
+def read_weights(
+    path: str | os.PathLike[str],
+    *,
+    step: str | int = 'newest',
+    resize: str = 'bilinear',
+    new_head: bool = False,
+    **overrides: Any,
+) -> Weights:
+    """`load_weights` with all that is known besides.
+
+    Args:
+      step: of a run's checkpoint: 'newest', 'best' (on the test split) or a number.
+      new_head: whether the head is to be zeros also where the number of classes stays.
     """
     path = Path(path)
-    if path.is_dir():
-        model, variables, _ = load_run(path, **overrides)
-        return model, variables
-    tensors, metadata = read_tensors(path)
-    if not seed.recognises(tensors):
-        known = ', '.join(sorted(tensors)[:3])
-        raise InputError(f"{path}: expected vit-pytorch's state dict, got parameters {known}, …")
-    return seed.to_flax(tensors, {**metadata, **overrides}, name=str(path))
+    if unknown := overrides.keys() - set(argument_names(ViT)):
+        raise InputError(f'expected arguments of ViT, got {", ".join(sorted(unknown))}')
+    changes = {name: overrides[name] for name in ADAPTED if name in overrides}
+    told = {name: value for name, value in overrides.items() if name not in ADAPTED}
+    if (path / 'description.json').is_file():
+        model, variables, description = load_run(path, step)
+        notes: list[str] = []
+        trained = model
+        model = model.clone(**told)
+        if parameter_shapes(model) != parameter_shapes(trained):
+            raise InputError(f'{path}: {told} would change the shapes of its parameters')
+        params = flatten_dict(variables['params'], sep='/')
+    elif path.is_dir() and not (path / 'config.json').is_file():
+        raise InputError(
+            f'{path}: expected a run directory with description.json, or a folder of Hugging Face '
+            f'with config.json, but it has neither'
+        )
+    else:
+        source = huggingface.read_folder(path) if path.is_dir() else read_tensors(path)
+        model, params, description, notes = _from_tensors(*source, told, changes, str(path))
+    model, params, done = adapt(model, params, changes, resize, new_head)
+    variables = {'params': unflatten_dict(params, sep='/')}
+    return Weights(model, variables, _describe(model, description), notes + done)
 
 
 def save_weights(
-    path: str | os.PathLike[str], model: ViT, variables: dict[str, Any], format: str
+    path: str | os.PathLike[str],
+    model: ViT,
+    variables: dict[str, Any],
+    format: str,
+    description: dict[str, Any] | None = None,
 ) -> None:
     """Writes variables in a foreign format.
 
     Args:
-      path: a `.safetensors` file, which also takes down the ViT's arguments, or `.pt` (needs
-        torch).
+      path: for 'google' a `.npz`; for 'timm' and 'seed' a `.safetensors`, or `.pt`, `.pth`, `.bin`
+        (those need torch); for 'huggingface' a new folder.
       model, variables: as `load_weights` or `ViT.init` gives them.
-      format: 'seed', vit-pytorch's state dict.
+      format: 'google', 'timm', 'huggingface', or 'seed', vit-pytorch's.
+      description: see `Weights`; `.safetensors` and Hugging Face's folders take it down, together
+        with the ViT's arguments.
 
     Raises:
       InputError: where the format or the ending is unknown, the format cannot express the model, or
         the file cannot be written.
     """
-    if format != 'seed':
-        raise InputError(f"format: expected 'seed', got {format!r}")
-    write_tensors(Path(path), seed.from_flax(model, variables['params']), model)
+    if format not in FORMATS:
+        raise InputError(f'format: expected one of {", ".join(FORMATS)}, got {format!r}')
+    path, description = Path(path), description or {}
+    if (path.suffix == '.npz') != (format == 'google') and format != 'huggingface':
+        raise InputError(f"{path}: '.npz' belongs to format 'google' and no other, got {format!r}")
+    FORMATS[format].check(model)
+    params = {n: np.asarray(x) for n, x in flatten_dict(variables['params'], sep='/').items()}
+    arrays = from_flax(params, FORMATS[format].entries(model))
+    write = huggingface.write_folder if format == 'huggingface' else write_tensors
+    write(path, arrays, model, description)
+
+
+def _describe(model: ViT, description: dict[str, Any]) -> dict[str, Any]:
+    """The part of a description that is true of a model."""
+    class_names = description.get('class_names') or ()
+    return {
+        'preprocessing': description.get('preprocessing'),
+        'class_names': list(class_names) if len(class_names) == model.num_classes else None,
+    }
+
+
+def _from_tensors(
+    tensors: Tensors,
+    beside: dict[str, Any],
+    told: dict[str, Any],
+    changes: dict[str, Any],
+    name: str,
+) -> tuple[ViT, Arrays, dict[str, Any], list[str]]:
+    """Model, parameters and description as a file has them.
+
+    Args:
+      tensors: its arrays.
+      beside: what it says besides: 'arguments' and 'description'.
+      told: arguments of the ViT, which win over the file's.
+      changes: arguments that are wanted of the model, or tell what the file does not.
+      name: of the file, for errors.
+    """
+    notes = []
+    if prefix := google.find_prefix(tensors):
+        aside = [n for n in tensors if not n.startswith(prefix)]
+        tensors = {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
+        if aside:
+            notes.append(f'{len(aside)} arrays beside {prefix} left aside: {shorten(aside)}')
+    layout = next((f for f in FORMATS.values() if f.recognises(tensors)), None)
+    if layout is None:
+        raise InputError(
+            f'{name}: expected the arrays of a ViT by {", ".join(FORMATS)}, got {shorten(tensors)}'
+            if tensors
+            else f'{name}: it holds no arrays'
+        )
+    told_beside = beside.get('arguments', {})
+    try:
+        inferred = layout.infer(tensors, {**changes, **told_beside, **told})
+        model = ViT(**{**inferred, **told_beside, **told})
+    except (InputError, TypeError) as error:  # no numbers where some belong
+        raise InputError(f'{name}: {error}') from None
+    new = [ours for ours in parameter_shapes(model) if ours.startswith(HEAD)]
+    if layout.HEAD_ARRAY in tensors:
+        new = []
+    else:
+        notes.append(f'new head of zeros: {model.num_classes} classes')
+    params = to_flax(tensors, layout.entries(model, tensors), model, name, new)
+    description = beside.get('description', getattr(layout, 'DESCRIPTION', {}))
+    return model, params, description, notes + description.get('notes', [])

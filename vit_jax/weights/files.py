@@ -1,21 +1,42 @@
-"""Files of named arrays: `.safetensors`, and PyTorch's `.pt`. Reading one never runs its code."""
+"""Files of named arrays: `.safetensors`, `.npz`, PyTorch's `.pt`. Reading one never runs its code.
 
-import dataclasses
+An array is known by its shape before it is read, so that what does not fit is told before it takes
+memory.
+"""
+
+import functools
 import json
+import math
+import os
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from vit_jax.arguments import EXECUTION, pair
+from vit_jax.arguments import EXECUTION, argument_names, arguments_for, pair
 from vit_jax.errors import InputError
 from vit_jax.model import ViT
 from vit_jax.run_directory import parse_json
 
-Tensors = dict[str, np.ndarray]
+TORCH = ('.pt', '.pth', '.bin')
+
+
+class Stored(NamedTuple):
+    """An array in a file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+
+Tensors = dict[str, Stored]
+Arrays = dict[str, np.ndarray]
 
 
 def abstract_variables(model: ViT) -> Any:
@@ -25,66 +46,170 @@ def abstract_variables(model: ViT) -> Any:
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Reads every array of a file.
+    """Opens a file and checks that what it says of its arrays can be.
 
     Returns:
-      The arrays by name, and the ViT's arguments where `write_tensors` took them down, else {}.
+      The arrays by name, and what `write_tensors` took down beside them, else {}.
 
     Raises:
-      InputError: where there is no such file, it is damaged, or holds something else.
+      InputError: where there is no such file, it is damaged, holds something else than arrays of
+        floats, or more than fits into memory.
     """
     if not path.is_file():
         raise InputError(f'{path}: no such file or run directory')
+    described: dict[str, Any] = {}
     try:
         if path.suffix == '.safetensors':
-            with safetensors.safe_open(path, 'numpy') as file:
-                arguments = parse_json((file.metadata() or {}).get('vit_jax', '{}'))
-                return {name: file.get_tensor(name) for name in file.keys()}, arguments  # noqa: SIM118
-        if path.suffix in ('.pt', '.pth'):
-            return _read_torch(path), {}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+            tensors, described = _open_safetensors(path)
+        elif path.suffix == '.npz':
+            tensors = _open_npz(path)
+        elif path.suffix in TORCH:
+            tensors = _open_torch(path)
+        else:
+            raise InputError(f'{path}: expected a file ending in .npz, .safetensors, .pt or .pth')
+    except (
+        safetensors.SafetensorError,
+        zipfile.BadZipFile,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f'{path}: expected a {path.suffix} file, but: {error}') from None
-    raise InputError(f'{path}: expected a file ending in .safetensors, .pt or .pth')
+    size = sum(4 * math.prod(stored.shape) for stored in tensors.values())
+    if size > (limit := _memory()):
+        raise InputError(
+            f'{path}: its arrays take {size / 2**30:,.1f} GiB, and this machine has '
+            f'{limit / 2**30:,.1f} GiB'
+        )
+    return tensors, described
 
 
-def write_tensors(path: Path, tensors: Tensors, model: ViT) -> None:
+def write_tensors(
+    path: Path, arrays: Arrays, model: ViT, description: dict[str, Any], **metadata: str
+) -> None:
     """Writes arrays, whole or not at all.
+
+    Args:
+      path: `.safetensors`, which takes down the rest as well, `.npz`, `.pt`, `.pth` or `.bin`.
+      arrays: by name.
+      model: whose arguments are taken down.
+      description: see `vit_jax.weights.Weights`.
+      **metadata: more of it.
 
     Raises:
       InputError: where the ending is unknown, or the file cannot be written.
     """
-    if path.suffix not in ('.safetensors', '.pt', '.pth'):
-        raise InputError(f'{path}: expected a file ending in .safetensors, .pt or .pth')
+    if path.suffix not in ('.safetensors', '.npz', *TORCH):
+        raise InputError(f'{path}: expected a file ending in .npz, .safetensors, .pt or .pth')
     if not path.parent.is_dir():
         raise InputError(f'{path}: expected a file in a folder that exists')
     temporary = path.with_name(path.name + '.tmp')
     try:
         if path.suffix == '.safetensors':
-            arguments = {
-                field.name: getattr(model, field.name)
-                for field in dataclasses.fields(model)
-                if field.name not in ('parent', 'name', *EXECUTION)
-            }
-            safetensors.numpy.save_file(tensors, temporary, {'vit_jax': json.dumps(arguments)})
+            arguments = arguments_for(ViT, model)
+            told = {name: arguments[name] for name in arguments if name not in EXECUTION}
+            text = json.dumps({'arguments': told, 'description': description})
+            safetensors.numpy.save_file(arrays, temporary, {'vit_jax': text, **metadata})
+        elif path.suffix == '.npz':
+            with temporary.open('wb') as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
         else:
             torch = _import_torch(path)
-            torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, temporary)
+            torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, temporary)
         temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise InputError(f'{path}: expected a place that can be written, got: {error}') from None
 
 
-def _read_torch(path: Path) -> Tensors:
+def _open_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    names = {'F16': 'float16', 'BF16': 'bfloat16', 'F32': 'float32', 'F64': 'float64'}
+    file = safetensors.safe_open(path, 'numpy')
+    tensors = {}
+    for name in file.keys():  # noqa: SIM118
+        part = file.get_slice(name)
+        tensors[name] = Stored(
+            tuple(part.get_shape()),
+            names.get(part.get_dtype(), part.get_dtype()),
+            functools.partial(file.get_tensor, name),
+        )
+    described = parse_json((file.metadata() or {}).get('vit_jax', '{}'))
+    if not (isinstance(described, dict) and isinstance(described.get('arguments', {}), dict)):
+        raise InputError(f"{path}: its metadata 'vit_jax' is not what this package writes")
+    unknown = described.get('arguments', {}).keys() - set(argument_names(ViT))
+    if unknown:
+        raise InputError(f'{path}: written for a ViT with arguments {", ".join(sorted(unknown))}')
+    return tensors, described
+
+
+def _open_npz(path: Path) -> Tensors:
+    """Reads the arrays' headers, and holds them against the sizes in the archive's directory."""
+    tensors = {}
+    archive = zipfile.ZipFile(path)
+    for info in archive.infolist():
+        name = info.filename.removesuffix('.npy')
+        with archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            if version not in read_header:
+                raise ValueError(f'{name} is an array of an unknown version, {version}')
+            shape, _, dtype = read_header[version](file)
+            start = file.tell()
+        if dtype.hasobject:
+            raise ValueError(f'{name} holds Python objects, which could run code')
+        # What jax saves as bfloat16 comes back as two bytes without a meaning.
+        kind = 'bfloat16' if dtype == np.dtype('V2') else dtype.name
+        if start + math.prod(shape) * dtype.itemsize != info.file_size or name in tensors:
+            raise ValueError(f'{name} is not as large as its header says, or there twice')
+
+        def read(info: zipfile.ZipInfo = info, kind: str = kind) -> np.ndarray:
+            with archive.open(info) as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+            return array.view(ml_dtypes.bfloat16) if kind == 'bfloat16' else array
+
+        tensors[name] = Stored(shape, kind, read)
+    return tensors
+
+
+def _open_torch(path: Path) -> Tensors:
     torch = _import_torch(path)
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        mapped = zipfile.is_zipfile(path)  # else of PyTorch before 1.6
+        content = torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises many kinds for a damaged or a forbidden file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f'{path}: expected a state dict of tensors, but: {reason}') from None
+    if isinstance(content, dict) and len(content) == 1 and {'model', 'state_dict'} & content.keys():
+        content = next(iter(content.values()))
     if not (isinstance(content, dict) and all(map(torch.is_tensor, content.values()))):
-        raise InputError(f'{path}: expected a state dict of tensors, got {type(content).__name__}')
-    return {name: tensor.detach().float().numpy() for name, tensor in content.items()}
+        got = ', '.join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise InputError(f'{path}: expected a state dict of tensors, got {got}')
+
+    def read(tensor: Any) -> np.ndarray:
+        return tensor.detach().float().numpy()
+
+    tensors = {}
+    for name, tensor in content.items():
+        if tensor.layout != torch.strided:
+            raise InputError(f'{path}: {name}: expected a dense array, got {tensor.layout}')
+        tensors[str(name)] = Stored(
+            tuple(tensor.shape),
+            str(tensor.dtype).removeprefix('torch.'),
+            functools.partial(read, tensor),
+        )
+    return tensors
+
+
+def _memory() -> int:
+    """Bytes of memory that this machine has; 64 GiB where it does not say."""
+    if hasattr(os, 'sysconf') and 'SC_PHYS_PAGES' in os.sysconf_names:
+        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return 64 * 2**30
 
 
 def _import_torch(path: Path) -> Any:

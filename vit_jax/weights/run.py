@@ -1,6 +1,5 @@
 """A run directory as a place that weights come from."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,23 @@ from vit_jax.weights.files import abstract_variables
 
 
 def load_run(
-    run_directory: str | os.PathLike[str], step: str | int = 'newest', **overrides: Any
+    run_directory: Path, step: str | int = 'newest'
 ) -> tuple[ViT, dict[str, Any], dict[str, Any]]:
     """Reads the model that a run has trained.
 
     Args:
       run_directory: of a run that has saved a checkpoint; it may still be going on.
       step: of the checkpoint: 'newest', 'best' (on the test split) or a number.
-      **overrides: the ViT's own arguments, as far as they leave the parameters' shapes.
 
     Returns:
-      The model, its variables, and the run's description: 'model', 'preprocessing', 'class_names'.
+      The model, its variables, and the run's description: 'preprocessing', 'class_names'.
 
     Raises:
       InputError: where that is no run directory, or has no such checkpoint.
     """
-    description = read_json(Path(run_directory) / 'description.json')
-    trained = ViT(**description['model'])
-    model = trained.clone(**overrides)
-    if abstract_variables(model) != abstract_variables(trained):
-        raise InputError(f'{run_directory}: {overrides} would change the shapes of its parameters')
-    if not (Path(run_directory) / 'checkpoints').is_dir():
+    description = read_json(run_directory / 'description.json')
+    model = ViT(**description.pop('model'))
+    if not (run_directory / 'checkpoints').is_dir():
         raise InputError(f'{run_directory}: the run has not saved a checkpoint yet')
     with Checkpoints(run_directory, read_only=True) as checkpoints:
         named = {'newest': checkpoints.newest, 'best': checkpoints.best}

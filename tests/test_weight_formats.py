@@ -1,0 +1,382 @@
+"""Logits parity with the peers' own code, or references written from their sources."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from conftest import peer
+from references import google_logits, random_google, random_timm, timm_logits
+from safetensors.numpy import load_file, save_file
+
+import vit_jax
+from vit_jax.errors import InputError
+from vit_jax.weights import read_weights
+
+
+def assert_parity(model, variables, images, expected):
+    assert expected.std() > 0.1
+    got = jax.jit(model.apply)(variables, images)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    np.testing.assert_array_equal(got.argmax(-1), expected.argmax(-1))
+
+
+def assert_identical(arrays, others):
+    assert arrays.keys() == others.keys()
+    for name, array in arrays.items():
+        assert array.dtype == others[name].dtype and array.shape == others[name].shape, name
+        assert array.tobytes() == others[name].tobytes(), name
+
+
+def random_images(channels=3, size=(12, 12)):
+    return np.random.default_rng(1).normal(size=(4, *size, channels)).astype(np.float32)
+
+
+TIMM = [
+    dict(),
+    dict(heads=4, patch=(2, 3), channels=1, depth=3),
+    dict(qkv_bias=False),
+    dict(no_embed_class=True),
+    dict(registers=4, layer_scale='ls', no_embed_class=True),
+    dict(registers=3, layer_scale='ls', qk_norm=True),
+    dict(layer_scale='gamma', no_embed_class=True),
+    dict(distilled=True),
+    dict(pool='avg', fc_norm=True),
+    dict(pool='avg', fc_norm=True, class_token=False),
+    dict(pool='avg', fc_norm=False, class_token=False),
+    dict(pool='map', class_token=False),
+    dict(pool='map', registers=2),
+]
+
+
+@pytest.mark.parametrize('options', TIMM, ids=lambda options: '-'.join(map(str, options)) or 'vit')
+def test_timm_weights_give_timm_logits_and_come_back_bit_identical(options, tmp_path):
+    options = dict(heads=2, patch=(4, 4), channels=3) | options
+    state = random_timm(np.random.default_rng(0), **options)
+    # Small, so that the epsilon of the first norm shows.
+    for name in ('patch_embed.proj.weight', 'patch_embed.proj.bias', 'pos_embed', 'cls_token'):
+        if name in state:
+            state[name] *= np.float32(1e-3)
+    save_file(state, tmp_path / 'a.safetensors')
+    p1, p2 = options['patch']
+    images = random_images(options['channels'], (3 * p1, 3 * p2))
+    # 9 embeddings could as well be 5 of the prefix and 2 x 2 of patches.
+    told = {'posemb': 'learned_patches'} if options.get('registers') == 4 else {}
+    path = tmp_path / 'a.safetensors'
+    model, variables = vit_jax.load_weights(path, heads=options['heads'], **told)
+    pool = options.get('pool', 'token')
+    expected = timm_logits(state, images, heads=options['heads'], pool=pool, patch=(p1, p2))
+    assert_parity(model, variables, images, expected)
+    assert model.grid == (3, 3)
+
+    vit_jax.save_weights(tmp_path / 'b.safetensors', model, variables, format='timm')
+    back = load_file(tmp_path / 'b.safetensors')
+    if options.get('layer_scale') == 'gamma':  # DeiT-3's names become timm's
+        state = {
+            name.replace('gamma_', 'ls') + '.gamma' * ('gamma_' in name): x
+            for name, x in state.items()
+        }
+    assert_identical(back, state)
+    again, _ = vit_jax.load_weights(tmp_path / 'b.safetensors')
+    assert again == model
+
+
+@pytest.mark.parametrize('gelu', ['erf', 'tanh'])
+@pytest.mark.parametrize('suffix', ['.pth', '.bin'])
+def test_timm_pytorch_files_with_either_gelu(gelu, suffix, tmp_path):
+    peer('torch')
+    import torch
+
+    state = random_timm(np.random.default_rng(0))
+    tensors = {name: torch.from_numpy(x) for name, x in state.items()}
+    torch.save({'model': tensors}, tmp_path / f'a{suffix}')  # as DeiT's files have it
+    images = random_images()
+    model, variables = vit_jax.load_weights(tmp_path / f'a{suffix}', heads=2, gelu=gelu)
+    expected = timm_logits(state, images, heads=2, pool='token', patch=(4, 4), gelu=gelu)
+    assert_parity(model, variables, images, expected)
+    if gelu == 'erf':
+        vit_jax.save_weights(tmp_path / f'b{suffix}', model, variables, format='timm')
+        back = torch.load(tmp_path / f'b{suffix}', weights_only=True)
+        assert_identical({name: x.numpy() for name, x in back.items()}, state)
+
+
+GOOGLE = [
+    dict(flavour='classic'),
+    dict(flavour='classic', pre_logits=24, heads=4),
+    dict(flavour='linen', patch=(2, 3), channels=1),
+    dict(flavour='big_vision'),
+    dict(flavour='big_vision', pool='gap', pre_logits=32),
+    dict(flavour='big_vision', pool='gap', posemb='sincos2d'),
+    dict(flavour='big_vision', pool='map'),
+    dict(flavour='big_vision_scan', pool='map', depth=3),
+    dict(flavour='big_vision_scan', pool='cls', pre_logits=16),
+]
+SIZES = dict(
+    dim=32, depth=2, heads=2, mlp_dim=48, patch=(4, 4), grid=(3, 3), channels=3, num_classes=5
+)
+
+
+@pytest.mark.parametrize('prefix', ['', 'params/', 'opt/target/', 'params/img/'])
+@pytest.mark.parametrize(
+    'options', GOOGLE, ids=lambda options: '-'.join(map(str, options.values()))
+)
+def test_google_weights_give_google_logits_and_come_back_bit_identical(options, prefix, tmp_path):
+    if prefix and options not in GOOGLE[::3]:
+        pytest.skip('a few flavours show that prefixes are found')
+    options = SIZES | dict(pool='cls') | options
+    state = random_google(np.random.default_rng(0), **options)
+    for name in (
+        'embedding/kernel',
+        'embedding/bias',
+        'cls',
+        *(n for n in state if 'pos_emb' in n),
+    ):
+        if name in state:
+            state[name] *= np.float32(1e-3)
+    (p1, p2), grid = options['patch'], options['grid']
+    images = random_images(options['channels'], (3 * p1, 3 * p2))
+    expected = google_logits(
+        state, images, pool=options['pool'], patch=options['patch'], grid=options['grid']
+    )
+    beside = {'opt/state/step': np.int64(3)} if prefix == 'opt/target/' else {}
+    np.savez(tmp_path / 'a.npz', **{prefix + name: x for name, x in state.items()}, **beside)
+    size = {'image_size': (3 * p1, 3 * p2)} if options.get('posemb') == 'sincos2d' else {}
+    weights = read_weights(tmp_path / 'a.npz', **size)
+    assert_parity(weights.model, weights.variables, images, expected)
+    assert weights.model.grid == grid
+    assert bool(weights.notes) == bool(beside)
+
+    vit_jax.save_weights(tmp_path / 'b.npz', *weights[:2], format='google')
+    with np.load(tmp_path / 'b.npz', allow_pickle=False) as back:
+        back = dict(back)
+    if options['flavour'] in ('classic', 'big_vision'):
+        assert_identical(back, state)
+    else:  # numbered or stacked otherwise; the same numbers all the same
+        again = read_weights(tmp_path / 'b.npz', **size)
+        jax.tree.map(np.testing.assert_array_equal, again.variables, weights.variables)
+        expected = google_logits(back, images, pool=options['pool'], patch=(p1, p2), grid=grid)
+        assert_parity(weights.model, weights.variables, images, expected)
+
+
+def test_positions_in_the_encoder_and_an_inlined_map_head_are_found(tmp_path):
+    """As big_vision wrote them for a while, and still reads them (`fix_old_checkpoints`)."""
+    state = random_google(np.random.default_rng(0), **SIZES, flavour='big_vision', pool='map')
+    renamed = {name.replace('MAPHead_0/', ''): x for name, x in state.items()}
+    renamed['Transformer/pos_embedding'] = renamed.pop('pos_embedding')
+    np.savez(tmp_path / 'a.npz', **renamed)
+    model, variables = vit_jax.load_weights(tmp_path / 'a.npz')
+    images = random_images()
+    expected = google_logits(state, images, pool='map', patch=(4, 4), grid=(3, 3))
+    assert_parity(model, variables, images, expected)
+
+
+@pytest.mark.parametrize('dtype', [ml_dtypes.bfloat16, np.float16])
+def test_half_precision_files_are_read_exactly(dtype, tmp_path):
+    google = random_google(np.random.default_rng(0), **SIZES, flavour='classic')
+    timm = random_timm(np.random.default_rng(0))
+    half = {name: x.astype(dtype) for name, x in google.items()}
+    np.savez(tmp_path / 'a.npz', **half)
+    if dtype == ml_dtypes.bfloat16:
+        with np.load(tmp_path / 'a.npz') as stored:
+            assert stored['cls'].dtype == np.dtype('V2')  # what NumPy makes of it
+    _, variables = vit_jax.load_weights(tmp_path / 'a.npz')
+    np.testing.assert_array_equal(variables['params']['cls_token'], half['cls'].astype(np.float32))
+    save_file({name: x.astype(dtype) for name, x in timm.items()}, tmp_path / 'a.safetensors')
+    _, variables = vit_jax.load_weights(tmp_path / 'a.safetensors', heads=2)
+    np.testing.assert_array_equal(
+        variables['params']['cls_token'], timm['cls_token'].astype(dtype).astype(np.float32)
+    )
+
+
+HUGGINGFACE = [
+    dict(),
+    dict(qkv_bias=False, num_attention_heads=4, hidden_act='gelu_new'),
+    dict(image_size=(8, 16), hidden_act='gelu_pytorch_tanh', layer_norm_eps=1e-5),
+    dict(num_channels=1, num_hidden_layers=3, intermediate_size=40),
+]
+
+
+def huggingface_model(**options):
+    peer('transformers')
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        **dict(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+            image_size=12,
+            patch_size=4,
+            id2label={0: 'ape', 1: 'bee', 2: 'cow'},
+            label2id={'ape': 0, 'bee': 1, 'cow': 2},
+        )
+        | options
+    )
+    model = ViTForImageClassification(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(0.2 * noise + (1 if 'layernorm' in name and 'weight' in name else 0))
+            if 'embeddings' in name:  # small, so that the epsilon of the first norm shows
+                parameter.mul_(1e-3)
+    return model
+
+
+def huggingface_logits(model, images):
+    import torch
+
+    with torch.no_grad():
+        return model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).logits.numpy()
+
+
+@pytest.mark.parametrize('options', HUGGINGFACE, ids=lambda options: '-'.join(options) or 'vit')
+def test_hugging_face_weights_give_its_logits_both_ways_and_come_back(options, tmp_path):
+    theirs = huggingface_model(**options)
+    theirs.save_pretrained(tmp_path / 'a')
+    size = options.get('image_size', (12, 12))
+    images = random_images(options.get('num_channels', 3), size)
+    expected = huggingface_logits(theirs, images)
+    weights = read_weights(tmp_path / 'a')
+    assert_parity(weights.model, weights.variables, images, expected)
+    assert weights.description['class_names'] == ['ape', 'bee', 'cow']
+
+    vit_jax.save_weights(
+        tmp_path / 'b', *weights[:2], format='huggingface', description=weights.description
+    )
+    a, b = (load_file(tmp_path / folder / 'model.safetensors') for folder in 'ab')
+    assert_identical(a, b)
+    again = type(theirs).from_pretrained(tmp_path / 'b').eval()
+    np.testing.assert_allclose(huggingface_logits(again, images), expected, atol=1e-6)
+    assert again.config.id2label == theirs.config.id2label
+
+
+def test_the_names_in_memory_of_transformers_5_are_read_too(tmp_path):
+    theirs = huggingface_model()
+    theirs.save_pretrained(tmp_path)
+    state = {name: x.detach().numpy() for name, x in theirs.state_dict().items()}
+    assert 'vit.layers.0.attention.q_proj.weight' in state
+    expected = read_weights(tmp_path)
+    save_file(state, tmp_path / 'model.safetensors')
+    jax.tree.map(
+        np.testing.assert_array_equal, read_weights(tmp_path).variables, expected.variables
+    )
+
+
+def test_a_vit_model_gives_its_pooler_output_and_wants_a_head(tmp_path):
+    peer('transformers')
+    import torch
+    from transformers import ViTModel
+
+    torch.manual_seed(0)
+    theirs = ViTModel(huggingface_model().config).eval()
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match='give num_classes= for a new one'):
+        read_weights(tmp_path)
+    weights = read_weights(tmp_path, num_classes=32)
+    assert weights.notes == ['new head of zeros: 32 classes']
+    head = weights.variables['params']['mlp_head']['layers_1']
+    assert not head['kernel'].any()
+    head['kernel'] = np.eye(32, dtype=np.float32)
+    images = random_images()
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).pooler_output
+    np.testing.assert_allclose(weights.model.apply(weights.variables, images), expected, atol=1e-5)
+
+
+def test_preprocessing_comes_and_goes_with_the_folder(tmp_path):
+    peer('transformers')
+    from transformers import ViTImageProcessorPil
+
+    huggingface_model().save_pretrained(tmp_path / 'a')
+    processor = ViTImageProcessorPil(
+        image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4], size={'height': 12, 'width': 12}
+    )
+    processor.save_pretrained(tmp_path / 'a')
+    weights = read_weights(tmp_path / 'a')
+    preprocessing = weights.preprocessing()
+    assert preprocessing.mean == (0.4, 0.5, 0.6) and preprocessing.image_size == (12, 12)
+    vit_jax.save_weights(tmp_path / 'b', *weights[:2], 'huggingface', weights.description)
+    theirs = ViTImageProcessorPil.from_pretrained(tmp_path / 'b')
+    picture = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+    expected = theirs(picture, return_tensors='np')['pixel_values'][0].transpose(1, 2, 0)
+    got = preprocessing.normalize(jnp.asarray(preprocessing.resize(picture))[None])[0]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    probabilities = vit_jax.Predictor(tmp_path / 'b')(picture[None])
+    logits = weights.model.apply(weights.variables, expected[None])
+    np.testing.assert_allclose(probabilities, jax.nn.softmax(logits), atol=1e-6)
+
+
+def test_a_timm_folder_tells_mean_and_std(tmp_path):
+    save_file(random_timm(np.random.default_rng(0)), tmp_path / 'model.safetensors')
+    pretrained = {'mean': [0.4, 0.5, 0.6], 'std': [0.2, 0.2, 0.2], 'crop_pct': 0.9}
+    config = {'architecture': 'vit_mine', 'pretrained_cfg': pretrained}
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    weights = read_weights(tmp_path, heads=2)
+    assert weights.preprocessing().mean == (0.4, 0.5, 0.6)
+    assert 'crop_pct 0.9' in weights.notes[0]
+
+
+def test_any_format_to_any_other_keeps_the_logits(tmp_path):
+    """Google's → Hugging Face → timm → Google's; GELU by erf where the others know no tanh."""
+    state = random_google(np.random.default_rng(0), **SIZES, flavour='classic')
+    np.savez(tmp_path / 'a.npz', **state)
+    images = random_images()
+    model, variables = vit_jax.load_weights(tmp_path / 'a.npz', gelu='erf')
+    expected = model.apply(variables, images)
+    vit_jax.save_weights(tmp_path / 'hf', model, variables, format='huggingface')
+    model, variables = vit_jax.load_weights(tmp_path / 'hf')
+    np.testing.assert_array_equal(model.apply(variables, images), expected)
+    vit_jax.save_weights(tmp_path / 'timm.safetensors', model, variables, format='timm')
+    model, variables = vit_jax.load_weights(tmp_path / 'timm.safetensors', gelu='tanh')
+    vit_jax.save_weights(tmp_path / 'b.npz', model, variables, format='google')
+    with np.load(tmp_path / 'b.npz') as back:
+        assert_identical(dict(back), state)
+
+
+@pytest.mark.parametrize(
+    'format, options',
+    [
+        ('seed', dict(qkv_bias=True)),
+        ('seed', dict(norm_eps=1e-6)),
+        ('seed', dict(gelu='tanh')),
+        ('seed', dict(num_registers=2)),
+        ('timm', dict(norm_eps=1e-5)),
+        ('timm', dict(gelu='tanh')),
+        ('timm', dict(pool='mean')),
+        ('timm', dict(posemb='sincos2d')),
+        ('timm', dict(representation_size=8)),
+        ('google', dict(gelu='erf')),
+        ('google', dict(qkv_bias=False)),
+        ('google', dict(layer_scale=0.1)),
+        ('google', dict(pool='gap')),
+        ('huggingface', dict(pool='gap')),
+        ('huggingface', dict(distilled=True)),
+        ('huggingface', dict(qk_norm=True)),
+    ],
+)
+def test_what_a_format_cannot_compute_is_not_saved_in_it(format, options, tmp_path):
+    fitting = {
+        'seed': dict(norm_eps=1e-5, gelu='erf', qkv_bias=False),
+        'timm': dict(norm_eps=1e-6, gelu='erf'),
+        'google': dict(norm_eps=1e-6, gelu='tanh', qkv_bias=True),
+        'huggingface': {},
+    }
+    sizes = dict(image_size=8, patch_size=4, num_classes=3, dim=8, depth=1, heads=2, mlp_dim=8)
+    path = tmp_path / {'google': 'x.npz', 'huggingface': 'x'}.get(format, 'x.safetensors')
+    for change in ({}, options):
+        model = vit_jax.ViT(**sizes, dim_head=4, **fitting[format] | change)
+        variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+        if not change:
+            vit_jax.save_weights(path, model, variables, format=format)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            continue
+        name = next(iter(options))
+        with pytest.raises(InputError, match=f'expected a model with .*{name}=|class_token=False'):
+            vit_jax.save_weights(path, model, variables, format=format)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,168 @@
+"""Between a format's arrays and a ViT's parameters: every array on either side is accounted for.
+
+Both sides are flat, arrays by name. A format says how its arrays lie by a list of `Entry`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from vit_jax.errors import InputError
+from vit_jax.model import ViT
+from vit_jax.weights.files import Arrays, Tensors, abstract_variables
+
+FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
+HEAD = ('mlp_head/layers_1/', 'mlp_head/dist/')
+
+
+def unchanged(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+class Entry(NamedTuple):
+    """One parameter of a ViT, and what a format has for it.
+
+    Args:
+      ours: the parameter's name.
+      theirs: name of its array; {} is the number of a layer, for formats that do not stack them.
+        Several names are equal parts of our last axis.
+      to_ours, to_theirs: between the layouts of one array.
+    """
+
+    ours: str
+    theirs: str | tuple[str, ...]
+    to_ours: Callable[[np.ndarray], np.ndarray] = unchanged
+    to_theirs: Callable[[np.ndarray], np.ndarray] = unchanged
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+
+def linear(ours: str, theirs: str | tuple[str, ...]) -> list[Entry]:
+    """A Linear [in, out] of ours and its bias, from torch's [out, in]."""
+    names = (theirs,) if isinstance(theirs, str) else theirs
+    weights, biases = tuple(f'{n}.weight' for n in names), tuple(f'{n}.bias' for n in names)
+    return [
+        Entry(f'{ours}/kernel', weights, np.transpose, np.transpose),
+        Entry(f'{ours}/bias', biases),
+    ]
+
+
+def norm(ours: str, theirs: str, scale: str = '.weight', bias: str = '.bias') -> list[Entry]:
+    """A LayerNorm; torch's, where the names do not say otherwise."""
+    return [Entry(f'{ours}/scale', theirs + scale), Entry(f'{ours}/bias', theirs + bias)]
+
+
+def to_flax(
+    tensors: Tensors, entries: Iterable[Entry], model: ViT, name: str, new: Iterable[str] = ()
+) -> Arrays:
+    """The parameters of `model`, float32.
+
+    Args:
+      tensors: arrays of a file.
+      entries: of its format.
+      model: what the file describes.
+      name: of the file, for errors.
+      new: names of parameters that are to be zeros and not from the file.
+
+    Raises:
+      InputError: where one is missing, left over, of another shape than the model's or not of
+        floats.
+    """
+    layouts = {entry.ours: entry for entry in entries}
+    shapes = parameter_shapes(model)
+    unused = dict(tensors)
+    for ours in shapes.keys() - set(new):
+        if ours not in layouts:
+            raise InputError(f'{name}: its format has nothing for {ours}, which the model needs')
+        no_memory = np.broadcast_to(np.float32(0), shapes[ours])
+        for theirs, _, expected in _pieces(layouts[ours], no_memory):
+            if theirs not in unused:
+                raise InputError(f'{name}: expected an array {theirs}, but there is none')
+            got = unused.pop(theirs)
+            if got.shape != expected.shape or got.dtype not in FLOATS:
+                raise InputError(
+                    f'{name}: {theirs}: expected floats of shape {expected.shape}, got '
+                    f'{got.dtype} {got.shape}; options such as heads= or image_size= can say '
+                    f'what the file does not tell'
+                )
+    if unused:
+        raise InputError(
+            f'{name}: {len(unused)} arrays that the model has no place for: {shorten(unused)}'
+        )
+    params = {ours: np.zeros(shape, np.float32) for ours, shape in shapes.items()}
+    for ours in shapes.keys() - set(new):
+        for theirs, place, _ in _pieces(layouts[ours], params[ours]):
+            place[...] = layouts[ours].to_ours(tensors[theirs].read())
+    return params
+
+
+def from_flax(params: Arrays, entries: Iterable[Entry]) -> Arrays:
+    """The arrays of a format for all parameters of a model."""
+    layouts = {entry.ours: entry for entry in entries}
+    return {
+        theirs: np.ascontiguousarray(array)
+        for ours, param in params.items()
+        for theirs, _, array in _pieces(layouts[ours], param)
+    }
+
+
+def check_expressible(model: ViT, format: str, expressible: Mapping[str, tuple[Any, ...]]) -> None:
+    """Holds a model against what a format's own code computes.
+
+    Args:
+      expressible: values that an argument of the ViT may have.
+
+    Raises:
+      InputError: where there is another one.
+    """
+    for argument, allowed in expressible.items():
+        if (got := getattr(model, argument)) not in allowed:
+            expected = ' or '.join(f'{argument}={value!r}' for value in allowed)
+            raise InputError(
+                f'format {format!r}: expected a model with {expected}, which is what its readers '
+                f'compute, got {got!r}; where the parameters stay the same, load them with '
+                f'{argument}={allowed[0]!r}'
+            )
+
+
+def check_projection(model: ViT, format: str, even: bool) -> None:
+    """Holds the attention of a model against a format's, which always projects its output.
+
+    Args:
+      even: whether the heads have to split `dim` among them.
+
+    Raises:
+      InputError: where it is another one.
+    """
+    inner_dim = model.heads * model.dim_head
+    if (model.heads == 1 and inner_dim == model.dim) or (even and inner_dim != model.dim):
+        raise InputError(
+            f'format {format!r}: expected several heads that share the {model.dim} features, '
+            f'got {model.heads} of {model.dim_head}'
+        )
+
+
+def parameter_shapes(model: ViT) -> dict[str, tuple[int, ...]]:
+    """Shapes of a model's parameters by name."""
+    params = flatten_dict(abstract_variables(model)['params'], sep='/')
+    return {name: leaf.shape for name, leaf in params.items()}
+
+
+def shorten(names: Iterable[str]) -> str:
+    """The first few of many names."""
+    first, *rest = sorted(names)
+    return ', '.join([first, *rest[:3]]) + (', …' if len(rest) > 3 else '')
+
+
+def _pieces(entry: Entry, array: np.ndarray) -> Iterable[tuple[str, np.ndarray, np.ndarray]]:
+    """For each of their arrays: its name, our part of it, and that in their layout; views."""
+    for part, name in zip(np.split(array, len(entry.parts), -1), entry.parts, strict=True):
+        if '{}' in name:
+            for layer, layer_part in enumerate(part):
+                yield name.format(layer), layer_part, entry.to_theirs(layer_part)
+        else:
+            yield name, part, entry.to_theirs(part)

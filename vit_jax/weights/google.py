@@ -1,0 +1,204 @@
+"""Google's `.npz`: vision_transformer's and big_vision's checkpoints, in all their numberings.
+
+Modules are numbered as Flax did before linen ('MlpBlock_3') or as linen does ('MlpBlock_0');
+layers apart or stacked; the position embedding lies in the Transformer and covers the cls token, or
+at the root and does not; all of it may lie under a prefix, beside an optimizer's state or a text
+tower. Written is the oldest form that can express the model, which all readers know. All of
+these models take pixels from -1 to 1.
+
+Sources: https://github.com/google-research/vision_transformer, `vit_jax/checkpoint.py`;
+https://github.com/google-research/big_vision, `big_vision/models/vit.py`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from vit_jax.arguments import pair
+from vit_jax.errors import InputError
+from vit_jax.model import ViT
+from vit_jax.weights.accounting import Entry, check_expressible, check_projection, norm
+from vit_jax.weights.files import Tensors
+from vit_jax.weights.infer import count_layers, infer_classes, infer_positions, shape_of
+
+EXPRESSIBLE = {
+    'pool': ('cls', 'gap', 'map'),
+    'distilled': (False,),
+    'num_registers': (0,),
+    'qkv_bias': (True,),
+    'qk_norm': (False,),
+    'layer_scale': (None,),
+    'fc_norm': (False,),
+    'norm_eps': (1e-6,),
+    'gelu': ('tanh',),
+}
+DESCRIPTION = {'preprocessing': {'mean': (0.5,), 'std': (0.5,)}}
+HEAD_ARRAY = 'head/kernel'
+OLD_POSITIONS = 'Transformer/posembed_input/pos_embedding'
+POSITIONS = (OLD_POSITIONS, 'Transformer/pos_embedding', 'pos_embedding')
+OLD_BLOCK = ('LayerNorm_0', 'MultiHeadDotProductAttention_1', 'LayerNorm_2', 'MlpBlock_3')
+BLOCK = ('LayerNorm_0', 'MultiHeadDotProductAttention_0', 'LayerNorm_1', 'MlpBlock_0')
+
+
+def recognises(tensors: Tensors) -> bool:
+    """Whether these are the arrays of one of Google's ViTs, at the root."""
+    return {'embedding/kernel', 'Transformer/encoder_norm/scale'} <= tensors.keys()
+
+
+def find_prefix(tensors: Tensors) -> str:
+    """What stands before the names of a ViT's arrays: 'params/', 'opt/target/', … or nothing."""
+    mark = 'Transformer/encoder_norm/scale'
+    prefixes = [name.removesuffix(mark) for name in tensors if name.endswith('/' + mark)]
+    vits = [p for p in prefixes if p + 'embedding/kernel' in tensors]
+    return vits[0] if len(vits) == 1 else ''
+
+
+def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
+    """The ViT's arguments, as far as shapes and what is told beside them say.
+
+    Raises:
+      InputError: where an array is missing, or something has to be told.
+    """
+    p1, p2, channels, dim = shape_of(tensors, 'embedding/kernel', 4)
+    block, (_, attention, _, mlp) = _block(tensors)
+    stacked = '{}' not in block
+    block = block.format(0)
+    query = shape_of(tensors, f'{block}{attention}/query/kernel', 3 + stacked)
+    mlp_dim = shape_of(tensors, f'{block}{mlp}/Dense_0/kernel', 2 + stacked)[-1]
+    patch_size = p1 if p1 == p2 else (p1, p2)
+    positions = next((name for name in POSITIONS if name in tensors), None)
+    if positions:
+        if positions == OLD_POSITIONS:
+            told = {'posemb': 'learned', **told}
+        length = shape_of(tensors, positions, 3)[1]
+        images = infer_positions(length, 'cls' in tensors, patch_size, told)
+    elif 'image_size' in told:
+        images = {'image_size': told['image_size'], 'posemb': 'sincos2d'}
+    else:
+        raise InputError('a sincos2d model, whose image size is not in the file; give image_size=')
+    return {
+        **images,
+        **infer_classes(tensors, HEAD_ARRAY, 1, told),
+        'patch_size': patch_size,
+        'channels': channels,
+        'dim': dim,
+        'depth': query[0] if stacked else count_layers(tensors, 'Transformer/encoderblock_'),
+        'heads': query[-2],
+        'dim_head': query[-1],
+        'mlp_dim': mlp_dim,
+        'pool': 'map' if _map_head(tensors) is not None else 'cls' if 'cls' in tensors else 'gap',
+        'class_token': 'cls' in tensors,
+        'representation_size': tensors['pre_logits/bias'].shape[-1]
+        if 'pre_logits/bias' in tensors
+        else 0,
+        'qkv_bias': True,
+        'norm_eps': 1e-6,
+        'gelu': 'tanh',
+    }
+
+
+def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
+    """How its arrays lie: in a file of these `tensors`, or as they are to be written."""
+    if tensors is not None:
+        block, modules = _block(tensors)
+        positions = next((name for name in POSITIONS if name in tensors), OLD_POSITIONS)
+        map_head = _map_head(tensors) or ''
+    else:
+        old = model.pool == 'cls' and model.posemb == 'learned'
+        block, modules = 'Transformer/encoderblock_{}/', OLD_BLOCK if old else BLOCK
+        positions = OLD_POSITIONS if old else 'pos_embedding'
+        map_head = 'MAPHead_0/'
+    norm1, attention, norm2, mlp = (block + module for module in modules)
+    pool = 'mlp_head/attention_pool'
+    pool_attention = f'{map_head}MultiHeadDotProductAttention_0'
+    p1, p2 = pair(model.patch_size)
+
+    def patches(kernel: np.ndarray) -> np.ndarray:
+        return kernel.reshape(p1, p2, model.channels, model.dim)
+
+    return [
+        Entry('to_patch_embedding/kernel', 'embedding/kernel', _flat_patches, patches),
+        Entry('to_patch_embedding/bias', 'embedding/bias'),
+        Entry('pos_embedding', positions),
+        Entry('cls_token', 'cls'),
+        *_norm('transformer/attn/norm', norm1),
+        *_to_heads('transformer/attn/fn/to_qkv', attention, ('query', 'key', 'value'), model.heads),
+        *_from_heads('transformer/attn/fn/to_out', f'{attention}/out', model.heads),
+        *_norm('transformer/ff/norm', norm2),
+        *_dense('transformer/ff/fn/net_0', f'{mlp}/Dense_0'),
+        *_dense('transformer/ff/fn/net_1', f'{mlp}/Dense_1'),
+        *_norm('mlp_head/layers_0', 'Transformer/encoder_norm'),
+        Entry(f'{pool}/probe', f'{map_head}probe'),
+        *_to_heads(f'{pool}/to_q', pool_attention, ('query',), model.heads),
+        *_to_heads(f'{pool}/to_kv', pool_attention, ('key', 'value'), model.heads),
+        *_from_heads(f'{pool}/to_out', f'{pool_attention}/out', model.heads),
+        *_norm(f'{pool}/norm', f'{map_head}LayerNorm_0'),
+        *_dense(f'{pool}/net_0', f'{map_head}MlpBlock_0/Dense_0'),
+        *_dense(f'{pool}/net_1', f'{map_head}MlpBlock_0/Dense_1'),
+        *_dense('mlp_head/pre_logits', 'pre_logits'),
+        *_dense('mlp_head/layers_1', 'head'),
+    ]
+
+
+def check(model: ViT) -> None:
+    """Raises:
+    InputError: where Google's ViTs compute something else than the model.
+    """
+    check_expressible(model, 'google', EXPRESSIBLE)
+    check_expressible(model, 'google', {'class_token': (model.pool == 'cls',)})
+    check_projection(model, 'google', even=False)
+
+
+def _block(tensors: Tensors) -> tuple[str, tuple[str, ...]]:
+    """Where a layer's modules are, and what they are called."""
+    stacked = any(name.startswith('Transformer/encoderblock/') for name in tensors)
+    old = any('/MlpBlock_3/' in name for name in tensors)
+    block = 'Transformer/encoderblock/' if stacked else 'Transformer/encoderblock_{}/'
+    return block, OLD_BLOCK if old else BLOCK
+
+
+def _map_head(tensors: Tensors) -> str | None:
+    """Where the attention pooling head is; None where there is none."""
+    return next((p for p in ('MAPHead_0/', '') if f'{p}probe' in tensors), None)
+
+
+def _norm(ours: str, theirs: str) -> list[Entry]:
+    return norm(ours, theirs, '/scale', '/bias')
+
+
+def _dense(ours: str, theirs: str) -> list[Entry]:
+    return [Entry(f'{ours}/{name}', f'{theirs}/{name}') for name in ('kernel', 'bias')]
+
+
+def _to_heads(ours: str, theirs: str, names: tuple[str, ...], heads: int) -> list[Entry]:
+    """[in, (h d)] and [in, h, d], the biases without `in`; any axes before them."""
+
+    def split(array: np.ndarray) -> np.ndarray:
+        return array.reshape(*array.shape[:-1], heads, -1)
+
+    def join(array: np.ndarray) -> np.ndarray:
+        return array.reshape(*array.shape[:-2], -1)
+
+    return [
+        Entry(f'{ours}/{kind}', tuple(f'{theirs}/{name}/{kind}' for name in names), join, split)
+        for kind in ('kernel', 'bias')
+    ]
+
+
+def _from_heads(ours: str, theirs: str, heads: int) -> list[Entry]:
+    """[(h d), out] and [h, d, out]; any axes before them."""
+
+    def split(array: np.ndarray) -> np.ndarray:
+        return array.reshape(*array.shape[:-2], heads, -1, array.shape[-1])
+
+    def join(array: np.ndarray) -> np.ndarray:
+        return array.reshape(*array.shape[:-3], -1, array.shape[-1])
+
+    return [
+        Entry(f'{ours}/kernel', f'{theirs}/kernel', join, split),
+        Entry(f'{ours}/bias', f'{theirs}/bias'),
+    ]
+
+
+def _flat_patches(kernel: np.ndarray) -> np.ndarray:
+    return kernel.reshape(-1, kernel.shape[-1])

@@ -1,0 +1,255 @@
+"""Hugging Face: a folder with `config.json` and the state dict of ViTForImageClassification.
+
+A ViTModel is read too; its pooler is a tanh layer, our `representation_size`, and it has no head.
+A folder that timm has put on the hub has a `config.json` as well, which tells mean and std.
+
+Source: https://github.com/huggingface/transformers, `models/vit`. Version 5 has other names in
+memory than it writes into files; both are read, the files' are written.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from vit_jax.arguments import pair
+from vit_jax.errors import InputError
+from vit_jax.model import ViT
+from vit_jax.run_directory import read_json
+from vit_jax.weights.accounting import Entry, check_expressible, check_projection, linear, norm
+from vit_jax.weights.files import Arrays, Tensors, read_tensors, write_tensors
+from vit_jax.weights.infer import (
+    count_layers,
+    infer_classes,
+    infer_positions,
+    shape_of,
+    split_heads,
+)
+from vit_jax.weights.timm import conv_layout
+
+EXPRESSIBLE = {
+    'pool': ('cls',),
+    'posemb': ('learned',),
+    'distilled': (False,),
+    'num_registers': (0,),
+    'qk_norm': (False,),
+    'layer_scale': (None,),
+    'representation_size': (0,),
+}
+HEAD_ARRAY = 'classifier.weight'
+PROJECTION = 'embeddings.patch_embeddings.projection'
+OLD_LAYER, LAYER = 'encoder.layer.{}.', 'layers.{}.'
+# What a layer's modules are called in files, and in the memory of version 5.
+OLD_NAMES = {
+    'q': 'attention.attention.query',
+    'k': 'attention.attention.key',
+    'v': 'attention.attention.value',
+    'out': 'attention.output.dense',
+    'fc1': 'intermediate.dense',
+    'fc2': 'output.dense',
+}
+NAMES = {
+    'q': 'attention.q_proj',
+    'k': 'attention.k_proj',
+    'v': 'attention.v_proj',
+    'out': 'attention.o_proj',
+    'fc1': 'mlp.fc1',
+    'fc2': 'mlp.fc2',
+}
+GELUS = {'gelu': 'erf', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh'}
+FILES = ('model.safetensors', 'pytorch_model.bin')
+
+
+def read_folder(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """A folder's arrays, and what its JSON files tell: 'arguments' and 'description'.
+
+    Raises:
+      InputError: where a file is missing or damaged, or it is no ViT.
+    """
+    config = read_json(path / 'config.json')
+    if not isinstance(config, dict) or not {'model_type', 'architecture'} & config.keys():
+        raise InputError(f'{path}: its config.json is neither of Hugging Face nor of timm')
+    file = next((path / name for name in FILES if (path / name).is_file()), None)
+    if file is None:
+        raise InputError(f'{path}: expected {" or ".join(FILES)} in it, but there is neither')
+    tensors, _ = read_tensors(file)
+    if 'model_type' not in config:
+        pretrained = config.get('pretrained_cfg', {})
+        return tensors, {'description': _preprocessing(pretrained, 'mean', 'std')}
+    if config['model_type'] != 'vit':
+        raise InputError(f"{path}: expected model_type 'vit', got {config['model_type']!r}")
+    processor = path / 'preprocessor_config.json'
+    description = {}
+    if processor.is_file():
+        description = _preprocessing(read_json(processor), 'image_mean', 'image_std')
+    names = config.get('id2label')
+    if isinstance(names, dict) and HEAD_ARRAY in tensors:
+        count = shape_of(tensors, HEAD_ARRAY, 2)[0]
+        if names.keys() != {str(label) for label in range(count)}:
+            raise InputError(f'{path}: expected id2label with {count} classes, got {len(names)}')
+        description['class_names'] = [str(names[str(label)]) for label in range(count)]
+    return tensors, {'arguments': _arguments(path, config), 'description': description}
+
+
+def recognises(tensors: Tensors) -> bool:
+    """Whether these are the arrays of transformers' ViT."""
+    return any(name.endswith(f'{PROJECTION}.weight') for name in tensors)
+
+
+def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
+    """The ViT's arguments, as far as shapes and `config.json` say.
+
+    Raises:
+      InputError: where an array is missing, or `config.json` is.
+    """
+    vit, layer, names = _layout(tensors)
+    if 'norm_eps' not in told:
+        raise InputError('expected the folder with config.json, got a file without it')
+    dim, channels, p1, p2 = shape_of(tensors, f'{vit}{PROJECTION}.weight', 4)
+    patch_size = p1 if p1 == p2 else (p1, p2)
+    inner_dim = shape_of(tensors, f'{vit}{layer.format(0)}{names["q"]}.weight', 2)[0]
+    length = shape_of(tensors, f'{vit}embeddings.position_embeddings', 3)[1]
+    pooler = f'{vit}pooler.dense.weight'
+    return {
+        **infer_classes(tensors, HEAD_ARRAY, 0, told),
+        'patch_size': patch_size,
+        'channels': channels,
+        'dim': dim,
+        'depth': count_layers(tensors, vit + layer.split('{}')[0]),
+        **split_heads(inner_dim, told.get('heads')),
+        'mlp_dim': shape_of(tensors, f'{vit}{layer.format(0)}{names["fc1"]}.weight', 2)[0],
+        'representation_size': shape_of(tensors, pooler, 2)[0] if pooler in tensors else 0,
+        **infer_positions(length, 1, patch_size, {'posemb': 'learned', **told}),
+    }
+
+
+def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
+    """How its arrays lie: in a file of these `tensors`, or as they are to be written."""
+    vit, layer, names = _layout(tensors) if tensors else ('vit.', OLD_LAYER, OLD_NAMES)
+    layer = vit + layer
+    qkv = tuple(layer + names[name] for name in ('q', 'k', 'v'))
+    return [
+        Entry('to_patch_embedding/kernel', f'{vit}{PROJECTION}.weight', *conv_layout(model)),
+        Entry('to_patch_embedding/bias', f'{vit}{PROJECTION}.bias'),
+        Entry('pos_embedding', f'{vit}embeddings.position_embeddings'),
+        Entry('cls_token', f'{vit}embeddings.cls_token'),
+        *norm('transformer/attn/norm', layer + 'layernorm_before'),
+        *linear('transformer/attn/fn/to_qkv', qkv),
+        *linear('transformer/attn/fn/to_out', layer + names['out']),
+        *norm('transformer/ff/norm', layer + 'layernorm_after'),
+        *linear('transformer/ff/fn/net_0', layer + names['fc1']),
+        *linear('transformer/ff/fn/net_1', layer + names['fc2']),
+        *norm('mlp_head/layers_0', f'{vit}layernorm'),
+        *linear('mlp_head/pre_logits', f'{vit}pooler.dense'),
+        *linear('mlp_head/layers_1', 'classifier'),
+    ]
+
+
+def write_folder(path: Path, arrays: Arrays, model: ViT, description: dict[str, Any]) -> None:
+    """Writes what `from_pretrained` reads, whole or not at all.
+
+    Raises:
+      InputError: where the folder is there with something in it, or cannot be written.
+    """
+    if not path.parent.is_dir() or (path.exists() and (path.is_file() or any(path.iterdir()))):
+        raise InputError(f'{path}: expected a new folder, in one that exists')
+    class_names = description.get('class_names')
+    names = class_names or [f'LABEL_{label}' for label in range(model.num_classes)]
+    config = {
+        'architectures': ['ViTForImageClassification'],
+        'model_type': 'vit',
+        'hidden_size': model.dim,
+        'num_hidden_layers': model.depth,
+        'num_attention_heads': model.heads,
+        'intermediate_size': model.mlp_dim,
+        'hidden_act': 'gelu' if model.gelu == 'erf' else 'gelu_pytorch_tanh',
+        'layer_norm_eps': model.norm_eps,
+        'image_size': model.image_size,
+        'patch_size': model.patch_size,
+        'num_channels': model.channels,
+        'qkv_bias': model.qkv_bias,
+        'id2label': {str(label): name for label, name in enumerate(names)},
+        'label2id': {name: label for label, name in enumerate(names)},
+    }
+    temporary = path.with_name(path.name + '.tmp')
+    try:
+        temporary.mkdir()
+        (temporary / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+        if preprocessing := description.get('preprocessing'):
+            height, width = pair(model.image_size)
+            processor = {
+                'image_processor_type': 'ViTImageProcessor',
+                'image_mean': _per_channel(preprocessing['mean'], model.channels),
+                'image_std': _per_channel(preprocessing['std'], model.channels),
+                'size': {'height': height, 'width': width},
+                'resample': 2,
+            }
+            text = json.dumps(processor, indent=2) + '\n'
+            (temporary / 'preprocessor_config.json').write_text(text)
+        write_tensors(temporary / FILES[0], arrays, model, description, format='pt')
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise InputError(f'{path}: expected a place that can be written, got: {error}') from None
+
+
+def check(model: ViT) -> None:
+    """Raises:
+    InputError: where ViTForImageClassification computes something else than the model.
+    """
+    check_expressible(model, 'huggingface', EXPRESSIBLE)
+    check_projection(model, 'huggingface', even=True)
+
+
+def _layout(tensors: Tensors) -> tuple[str, str, dict[str, str]]:
+    """Prefix of the ViT's arrays, of a layer's, and the names in one."""
+    vit = 'vit.' if f'vit.{PROJECTION}.weight' in tensors else ''
+    old = any(name.startswith(f'{vit}encoder.layer.') for name in tensors)
+    return vit, OLD_LAYER if old else LAYER, OLD_NAMES if old else NAMES
+
+
+def _arguments(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The ViT's arguments that only `config.json` tells.
+
+    Raises:
+      InputError: where one is missing, or not what our ViT can compute.
+    """
+    act = config.get('hidden_act')
+    if act not in GELUS:
+        raise InputError(f'{path}: expected hidden_act out of {", ".join(GELUS)}, got {act!r}')
+    if config.get('pooler_act', 'tanh') != 'tanh':
+        raise InputError(f"{path}: expected pooler_act 'tanh', got {config['pooler_act']!r}")
+    arguments = {
+        'heads': config.get('num_attention_heads'),
+        'norm_eps': config.get('layer_norm_eps'),
+        'image_size': config.get('image_size'),
+        'depth': config.get('num_hidden_layers'),
+    }
+    for name, value in arguments.items():
+        if not isinstance(value, (int, float, tuple)) or isinstance(value, bool):
+            raise InputError(f'{path}: config.json has {value!r} where {name} was expected')
+    return arguments | {'gelu': GELUS[act], 'qkv_bias': bool(config.get('qkv_bias', True))}
+
+
+def _preprocessing(config: dict[str, Any], mean: str, std: str) -> dict[str, Any]:
+    """Mean and std, where both are told, and how pictures were made to fit, where we differ."""
+    if mean not in config or std not in config:
+        return {}
+    told = {'mean': tuple(config[mean]), 'std': tuple(config[std])}
+    others = {
+        'do_center_crop': (None, False),
+        'crop_pct': (None, 1.0),
+        'crop_mode': (None, 'squash'),
+        'interpolation': (None, 'bilinear'),
+        'resample': (None, 2),
+        'rescale_factor': (None, 1 / 255),
+    }
+    differ = [f'{k} {config[k]}' for k, same in others.items() if config.get(k) not in same]
+    notes = [f'its pictures were prepared with {", ".join(differ)}, ours are resized whole']
+    return {'preprocessing': told, 'notes': notes if differ else []}
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> list[float]:
+    return list(values) * (channels // len(values))

@@ -1,0 +1,140 @@
+"""Weights for other image sizes, patch sizes and classes than they were trained for."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.ndimage
+from jaxtyping import Float
+
+from vit_jax.arguments import pair
+from vit_jax.errors import InputError
+from vit_jax.model import ViT
+from vit_jax.weights.accounting import HEAD, parameter_shapes
+from vit_jax.weights.files import Arrays
+
+METHODS = ('bilinear', 'bicubic')
+ADAPTED = ('image_size', 'patch_size', 'num_classes', 'representation_size')
+
+
+def resize_pos_embedding(
+    embedding: Float[np.ndarray, '1 n d'],
+    old_grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    *,
+    num_prefix: int,
+    method: str,
+) -> Float[np.ndarray, '1 m d']:
+    """Position embeddings of another grid of patches.
+
+    Args:
+      embedding: of `num_prefix` tokens, which stay as they are, and of the patches, row by row.
+      old_grid, new_grid: rows and columns of patches.
+      num_prefix: embeddings before those of the patches.
+      method: 'bilinear', with the corners' embeddings on the corners, as Google's code does it;
+        'bicubic', antialiased, with the outer edges on the edges, as timm's.
+
+    Returns:
+      num_prefix + rows * columns embeddings.
+
+    Raises:
+      InputError: where the numbers do not fit, or the method is unknown.
+    """
+    (rows, columns), (new_rows, new_columns) = old_grid, new_grid
+    if embedding.shape[1] != num_prefix + rows * columns:
+        raise InputError(
+            f'expected {num_prefix} + {rows} * {columns} position embeddings, '
+            f'got {embedding.shape[1]}'
+        )
+    if method not in METHODS:
+        raise InputError(f'resize: expected one of {", ".join(METHODS)}, got {method!r}')
+    prefix, patches = np.split(np.asarray(embedding), [num_prefix], axis=1)
+    grid = patches.reshape(rows, columns, -1)
+    if method == 'bilinear':
+        zoom = (new_rows / rows, new_columns / columns, 1)
+        grid = scipy.ndimage.zoom(grid, zoom, order=1)
+    else:
+        grid = np.asarray(jax.image.resize(grid, (*new_grid, grid.shape[-1]), 'cubic'))
+    return np.concatenate([prefix, grid.reshape(1, new_rows * new_columns, -1)], axis=1)
+
+
+def resize_patch_kernel(
+    kernel: Float[np.ndarray, 'pixels d'],
+    old_patch: tuple[int, int],
+    new_patch: tuple[int, int],
+) -> Float[np.ndarray, 'new_pixels d']:
+    """A patch embedding for patches of another size, FlexiViT's pseudo-inverse resize.
+
+    The new kernel is what gives resized patches the embeddings of the old ones: exactly for larger
+    patches, in the least squares for smaller ones. Resizing is bilinear without antialiasing.
+
+    Args:
+      kernel: [height * width * channels, d], rows first.
+      old_patch, new_patch: (height, width) in pixels.
+
+    Reference: https://arxiv.org/abs/2212.08013, section 3.4.
+    """
+    pixels = math.prod(old_patch)
+    basis = np.eye(pixels, dtype=np.float32).reshape(pixels, *old_patch)
+    resized = jax.image.resize(basis, (pixels, *new_patch), 'linear', antialias=False)
+    resize = np.asarray(resized, np.float64).reshape(pixels, -1).T  # [new pixels, old pixels]
+    old = np.asarray(kernel, np.float64).reshape(pixels, -1)  # [old pixels, (c d)]
+    new = np.linalg.pinv(resize.T) @ old
+    return new.reshape(-1, kernel.shape[-1]).astype(np.float32)
+
+
+def adapt(
+    model: ViT, params: Arrays, changes: dict[str, Any], method: str, new_head: bool = False
+) -> tuple[ViT, Arrays, list[str]]:
+    """A model and its parameters, for other arguments out of `ADAPTED`.
+
+    Args:
+      model, params: as they are; parameters flat, by name.
+      changes: new arguments.
+      method: of `resize_pos_embedding`.
+      new_head: whether the head is to be zeros also where the number of classes stays.
+
+    Returns:
+      The new model, its parameters, and in words what was done.
+
+    Raises:
+      InputError: where the changes cannot be made.
+    """
+    new = model.clone(**changes)
+    params, notes = dict(params), []
+    old_patch, patch = pair(model.patch_size), pair(new.patch_size)
+    if patch != old_patch:
+        kernel = np.asarray(params['to_patch_embedding/kernel'])
+        params['to_patch_embedding/kernel'] = resize_patch_kernel(kernel, old_patch, patch)
+        notes.append(f'patch embedding resized: {_by(old_patch)} → {_by(patch)} pixels')
+    if new.grid != model.grid and model.posemb != 'sincos2d':
+        params['pos_embedding'] = resize_pos_embedding(
+            params['pos_embedding'],
+            model.grid,
+            new.grid,
+            num_prefix=model.num_prefix if model.posemb == 'learned' else 0,
+            method=method,
+        )
+        notes.append(
+            f'position embedding resized, {method}: {_by(model.grid)} → {_by(new.grid)} patches'
+        )
+    if new.representation_size != model.representation_size:
+        if new.representation_size:
+            raise InputError(
+                f'representation_size: expected {model.representation_size}, as the weights have '
+                f'it, or 0, to go without it, got {new.representation_size}'
+            )
+        notes.append('layer before the logits left out: mlp_head/pre_logits')
+        params = {name: x for name, x in params.items() if '/pre_logits/' not in name}
+        new_head = True
+    if new_head or new.num_classes != model.num_classes:
+        shapes = parameter_shapes(new)
+        for name in [name for name in params if name.startswith(HEAD)]:
+            params[name] = np.zeros(shapes[name], np.float32)
+        notes.append(f'new head of zeros: {model.num_classes} → {new.num_classes} classes')
+    return new, params, notes
+
+
+def _by(pair: tuple[int, int]) -> str:
+    return f'{pair[0]} x {pair[1]}'

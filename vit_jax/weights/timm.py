@@ -1,0 +1,141 @@
+"""timm's VisionTransformer and DeiTs: the state dict of a `.safetensors`, `.bin` or `.pth` file.
+
+Heads are not in it (but with qk-norm), nor whether a model with a cls token pools the patches
+without a norm of its own for that.
+
+Source: https://github.com/huggingface/pytorch-image-models, `timm/models/vision_transformer.py`,
+`timm/models/deit.py`, `timm/layers/attention_pool.py`; DeiT-3's `gamma_1` from
+https://github.com/facebookresearch/deit, `models_v2.py`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from vit_jax.arguments import pair
+from vit_jax.model import ViT
+from vit_jax.weights.accounting import Entry, check_expressible, check_projection, linear, norm
+from vit_jax.weights.files import Tensors
+from vit_jax.weights.infer import (
+    count_layers,
+    infer_classes,
+    infer_positions,
+    shape_of,
+    split_heads,
+)
+
+EXPRESSIBLE = {
+    'pool': ('cls', 'gap', 'map'),
+    'posemb': ('learned', 'learned_patches'),
+    'representation_size': (0,),
+    'norm_eps': (1e-6,),
+    'gelu': ('erf',),
+}
+HEAD_ARRAY = 'head.weight'
+BLOCK = 'blocks.{}.'
+
+
+def recognises(tensors: Tensors) -> bool:
+    """Whether these are the arrays of timm's VisionTransformer."""
+    return {'patch_embed.proj.weight', 'pos_embed', 'blocks.0.norm1.weight'} <= tensors.keys()
+
+
+def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
+    """The ViT's arguments, as far as shapes and what is told beside them say.
+
+    Raises:
+      InputError: where an array is missing, or something has to be told.
+    """
+    dim, channels, p1, p2 = shape_of(tensors, 'patch_embed.proj.weight', 4)
+    block = BLOCK.format(0)
+    inner_dim = shape_of(tensors, f'{block}attn.qkv.weight', 2)[0] // 3
+    qk_norm = f'{block}attn.q_norm.weight' in tensors
+    heads = told.get('heads')
+    if qk_norm:
+        heads = inner_dim // shape_of(tensors, f'{block}attn.q_norm.weight', 1)[0]
+    patch_size = p1 if p1 == p2 else (p1, p2)
+    prefix = {
+        'class_token': 'cls_token' in tensors,
+        'distilled': 'dist_token' in tensors,
+        'num_registers': shape_of(tensors, 'reg_token', 3)[1] if 'reg_token' in tensors else 0,
+    }
+    if 'attn_pool.latent' in tensors:
+        pool = 'map'
+    else:
+        pool = 'cls' if prefix['class_token'] and 'fc_norm.weight' not in tensors else 'gap'
+    num_positions = shape_of(tensors, 'pos_embed', 3)[1]
+    return {
+        **infer_classes(tensors, HEAD_ARRAY, 0, told),
+        'patch_size': patch_size,
+        'channels': channels,
+        'dim': dim,
+        'depth': count_layers(tensors, 'blocks.'),
+        **split_heads(inner_dim, heads),
+        'mlp_dim': shape_of(tensors, f'{block}mlp.fc1.weight', 2)[0],
+        **prefix,
+        **infer_positions(num_positions, sum(prefix.values()), patch_size, told),
+        'pool': pool,
+        'fc_norm': 'fc_norm.weight' in tensors,
+        'qkv_bias': f'{block}attn.qkv.bias' in tensors,
+        'qk_norm': qk_norm,
+        'layer_scale': 1e-5 if {f'{block}ls1.gamma', f'{block}gamma_1'} & tensors.keys() else None,
+        'norm_eps': 1e-6,
+        'gelu': 'erf',
+    }
+
+
+def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
+    """How its arrays lie: in a file of these `tensors`, or as they are to be written."""
+    gamma = 'gamma_{}' if tensors and BLOCK.format(0) + 'gamma_1' in tensors else 'ls{}.gamma'
+    attn, ff, pool = 'transformer/attn', 'transformer/ff', 'mlp_head/attention_pool'
+    return [
+        Entry('to_patch_embedding/kernel', 'patch_embed.proj.weight', *conv_layout(model)),
+        Entry('to_patch_embedding/bias', 'patch_embed.proj.bias'),
+        Entry('pos_embedding', 'pos_embed'),
+        Entry('cls_token', 'cls_token'),
+        Entry('dist_token', 'dist_token'),
+        Entry('register_tokens', 'reg_token'),
+        *norm(f'{attn}/norm', BLOCK + 'norm1'),
+        *linear(f'{attn}/fn/to_qkv', BLOCK + 'attn.qkv'),
+        *norm(f'{attn}/fn/q_norm', BLOCK + 'attn.q_norm'),
+        *norm(f'{attn}/fn/k_norm', BLOCK + 'attn.k_norm'),
+        *linear(f'{attn}/fn/to_out', BLOCK + 'attn.proj'),
+        Entry(f'{attn}/gamma', BLOCK + gamma.format(1)),
+        *norm(f'{ff}/norm', BLOCK + 'norm2'),
+        *linear(f'{ff}/fn/net_0', BLOCK + 'mlp.fc1'),
+        *linear(f'{ff}/fn/net_1', BLOCK + 'mlp.fc2'),
+        Entry(f'{ff}/gamma', BLOCK + gamma.format(2)),
+        *norm('mlp_head/layers_0', 'fc_norm' if model.fc_norm else 'norm'),
+        Entry(f'{pool}/probe', 'attn_pool.latent'),
+        *linear(f'{pool}/to_q', 'attn_pool.q'),
+        *linear(f'{pool}/to_kv', 'attn_pool.kv'),
+        *linear(f'{pool}/to_out', 'attn_pool.proj'),
+        *norm(f'{pool}/norm', 'attn_pool.norm'),
+        *linear(f'{pool}/net_0', 'attn_pool.mlp.fc1'),
+        *linear(f'{pool}/net_1', 'attn_pool.mlp.fc2'),
+        *linear('mlp_head/layers_1', 'head'),
+        *linear('mlp_head/dist', 'head_dist'),
+    ]
+
+
+def check(model: ViT) -> None:
+    """Raises:
+    InputError: where timm's VisionTransformer computes something else than the model.
+    """
+    check_expressible(model, 'timm', EXPRESSIBLE)
+    if model.distilled:
+        check_expressible(model, 'timm', {'num_registers': (0,), 'posemb': ('learned',)})
+    check_projection(model, 'timm', even=True)
+
+
+def conv_layout(model: ViT) -> tuple[Any, Any]:
+    """Between a patch kernel of ours, [(p1 p2 c), d], and one of a torch convolution."""
+    p1, p2 = pair(model.patch_size)
+
+    def to_ours(kernel: np.ndarray) -> np.ndarray:
+        return kernel.transpose(2, 3, 1, 0).reshape(-1, model.dim)
+
+    def to_theirs(kernel: np.ndarray) -> np.ndarray:
+        return kernel.reshape(p1, p2, model.channels, model.dim).transpose(3, 2, 0, 1)
+
+    return to_ours, to_theirs
