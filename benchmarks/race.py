@@ -121,7 +121,7 @@ def run_racer(name: str, config: str, started: float) -> None:
 def race(config: str, names: list[str], rounds: dict[str, int], progress: Any) -> dict[str, Any]:
     """All racers of a config: seconds of each round, and what they report."""
     from vit_jax import ViT
-    from vit_jax.flops import flops_per_image
+    from vit_jax.costs import flops_per_image
 
     racers = {}
     for name in names:

@@ -30,6 +30,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.mean = (0.5,)
     config.data.std = (0.5,)
 
+    # What the parameters are before the first step: drawn from the seed, or somebody's weights.
+    # Then the model is the one they belong to, and of config.model only what is to be said about it
+    # may be set; configs/finetune.py unsets all of it.
+    config.init = ml_collections.ConfigDict()
+    config.init.weights = config_dict.placeholder(str)  # run directory, weight file, HF folder
+    config.init.step = 'newest'  # of a run directory: 'newest', 'best' or a number
+    config.init.head = 'new'  # zeros; 'keep': the weights' own, where the classes are the same
+    config.init.resize = 'bilinear'  # of position embeddings, as Google's; 'bicubic' as timm's
+
     # The ViT's own arguments. Size of the input, classes and channels follow from the data.
     config.model = ml_collections.ConfigDict()
     # 'S/16' and the like (vit_jax/variants.py); where set, wins over what else it stands for:
@@ -41,11 +50,19 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.depth = 9
     config.model.heads = 3
     config.model.mlp_dim = 768
-    config.model.pool = 'cls'  # 'cls' or 'mean'
+    config.model.pool = 'cls'  # 'cls', 'mean' (cls and patches), 'gap' (patches) or 'map'
     config.model.dim_head = 64  # features of one head
     config.model.dropout = 0.0  # share; strong augmentation serves small data sets better
     config.model.emb_dropout = 0.0
+    config.model.posemb = 'learned'  # 'learned_patches': not of the cls token; or 'sincos2d'
+    config.model.class_token = True  # pool 'gap' and 'map' need none
+    config.model.distilled = False  # a distillation token; no teacher is trained with here
+    config.model.num_registers = 0  # tokens without a meaning; 4 keep attention maps clean
     config.model.qkv_bias = False
+    config.model.qk_norm = False  # steadies large models at high learning rates
+    config.model.layer_scale = config_dict.placeholder(float)  # 1e-5 or so steadies deep ones
+    config.model.fc_norm = False  # with 'gap': norm the mean instead of the patches
+    config.model.representation_size = 0  # features of a tanh layer before the logits; 0: none
     config.model.norm_eps = 1e-5
     config.model.gelu = 'erf'  # or its approximation, 'tanh'
     config.model.attention = 'xla'  # 'cudnn': the fused kernel of NVIDIA GPUs, with bfloat16
@@ -63,6 +80,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.b1 = 0.9  # momentum, of sgd too
     config.optim.b2 = 0.999
     config.optim.clip_norm = 1.0  # largest global norm of the gradients; 0: no limit
+    # For fine-tuning: each layer learns so many times as fast as the next; 1: all alike.
+    config.optim.layer_decay = 1.0
+    # Patterns of parameters that stay as they are: ('to_patch_embedding/*', 'transformer/[0-5]/*').
+    config.optim.freeze = ()
 
     config.augment = ml_collections.ConfigDict()
     config.augment.horizontal_flip = True  # wrong for digits and letters

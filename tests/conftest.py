@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
@@ -56,6 +57,19 @@ def peer(package: str):
         if os.environ.get('CI'):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+def from_vit_pytorch(arrays, arguments):
+    """Our model and variables for the arrays of a ViT of vit-pytorch, by way of a file."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    import vit_jax
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'vit.safetensors'
+        save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path)
+        return vit_jax.load_weights(path, **arguments)
 
 
 @pytest.fixture(scope='session')

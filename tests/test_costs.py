@@ -8,7 +8,7 @@ from jax import monitoring
 import vit_jax
 from benchmarks.plain_linen import PlainViT
 from benchmarks.training import abstract_training, create_training
-from vit_jax.flops import flops_per_image
+from vit_jax.costs import flops_per_image
 
 SIZES = dict(image_size=32, patch_size=4, num_classes=10, dim=64, depth=4, heads=2, mlp_dim=128)
 BATCH_SIZE = 8

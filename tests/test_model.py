@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import from_vit_pytorch
 from flax.traverse_util import flatten_dict
 
 import vit_jax
 from vit_jax.errors import InputError
-from vit_jax.weights import seed
 
 SEED = dict(image_size=100, patch_size=10, num_classes=10, dim=128, depth=12, heads=8, mlp_dim=256)
 SMALL = dict(image_size=16, patch_size=4, num_classes=7, dim=24, depth=3, heads=2, mlp_dim=40)
@@ -32,7 +32,7 @@ def build(vit_pytorch, arguments, randomise=True):
             for parameter in theirs.parameters():
                 parameter += 0.1 * torch.randn_like(parameter)
     state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
-    model, variables = seed.to_flax(state, arguments, name='peer')
+    model, variables = from_vit_pytorch(state, arguments)
     return theirs, model, variables
 
 
@@ -53,10 +53,9 @@ def test_logits_and_gradients_equal_vit_pytorch(vit_pytorch, arguments):
     logits = theirs(torch.from_numpy(images).permute(0, 3, 1, 2))
     loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))
     loss.backward()
-    expected = seed.to_flax(
+    expected = from_vit_pytorch(
         {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()},
         arguments,
-        name='gradients',
     )[1]['params']
 
     def our_loss(params):
@@ -134,7 +133,7 @@ def test_bfloat16_computes_close_to_float32_and_keeps_its_parameters():
         (dict(patch_size=5), 'patch_size must divide image_size'),
         (dict(image_size=(16, 18)), '16 x 18'),
         (dict(pool='max'), 'expected pool out of'),
-        (dict(depth=0), 'depth of at least 1'),
+        (dict(depth=0), 'depth a whole number of at least 1'),
         (dict(patch_size=0), 'expected a size in pixels'),
         (dict(dropout=1.0), 'dropout'),
         (dict(dtype='float23'), 'float23'),

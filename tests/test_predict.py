@@ -207,7 +207,7 @@ def test_wrong_commands_end_in_one_line_and_status_2(run_directory, tmp_path, ca
         (['predict', str(tmp_path), str(tmp_path / 'text.png')], 'expected a run directory'),
         (['predict', str(run_directory), 'a.png', '--top-k', '0'], 'expected at least 1, got 0'),
         (['predict', str(run_directory), 'a.png', '--step', 'worst'], 'no checkpoint worst'),
-        (['summary', str(tmp_path / 'nowhere')], 'expected a run directory'),
+        (['summary', str(tmp_path / 'nowhere')], 'expected a variant'),
     ]:
         assert main(command) == 2
         error = capsys.readouterr().err

@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import peer
+from conftest import from_vit_pytorch, peer
 
 from vit_jax.optim import create_optimizer, learning_rate_schedule
 from vit_jax.step import TrainState, train_step
-from vit_jax.weights import seed
 
 ARGUMENTS = dict(image_size=8, patch_size=4, num_classes=5, dim=16, depth=2, heads=2, mlp_dim=24)
 
@@ -23,7 +22,7 @@ def test_training_equals_pytorchs(vit_pytorch, digits_config):
     torch.manual_seed(0)
     theirs = vit_pytorch.ViT(**ARGUMENTS)
     state_dict = {name: value.numpy().copy() for name, value in theirs.state_dict().items()}
-    model, variables = seed.to_flax(state_dict, ARGUMENTS, name='peer')
+    model, variables = from_vit_pytorch(state_dict, ARGUMENTS)
     optim = digits_config.optim
     optim.name, optim.learning_rate, optim.warmup_steps, optim.weight_decay = 'sgd', 0.05, 3, 0.0
     optim.b1, optim.clip_norm = 0.9, 1.0
@@ -59,7 +58,7 @@ def test_training_equals_pytorchs(vit_pytorch, digits_config):
         assert metrics['grad_norm'] == pytest.approx(norm.item(), rel=1e-3)
 
     state_dict = {name: value.numpy() for name, value in theirs.state_dict().items()}
-    expected = seed.to_flax(state_dict, ARGUMENTS, name='peer')[1]['params']
+    expected = from_vit_pytorch(state_dict, ARGUMENTS)[1]['params']
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4), state.params, expected)
     assert state.step == 10
 

@@ -19,10 +19,12 @@ from vit_jax import data
 from vit_jax.checkpoint import Checkpoints
 from vit_jax.config import RANGES
 from vit_jax.errors import InputError
+from vit_jax.evaluate import evaluate
+from vit_jax.initial import model_arguments
 from vit_jax.metrics import read_metrics
 from vit_jax.parallel import create_parallel
 from vit_jax.step import create_state, eval_step
-from vit_jax.trainer import count_steps, evaluate, model_arguments, train
+from vit_jax.trainer import count_steps, train
 from vit_jax.weights.run import load_run
 
 SMALL = [

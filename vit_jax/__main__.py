@@ -1,11 +1,25 @@
-"""python -m vit_jax COMMAND: use what was trained."""
+"""python -m vit_jax COMMAND: use what was trained, and weights from elsewhere."""
 
 import argparse
 import csv
 import json
+import math
 import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import jax
+
+from vit_jax.arguments import CHOICES, argument_names
 from vit_jax.errors import InputError
+from vit_jax.model import ViT
+
+if TYPE_CHECKING:
+    from vit_jax.weights import Weights
+
+SOURCE = 'run directory, weight file or Hugging Face folder'
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,15 +29,37 @@ def main(argv: list[str] | None = None) -> int:
 
     command = commands.add_parser('predict', help='classify pictures')
     command.set_defaults(function=predict)
-    command.add_argument('run', metavar='RUN', help='run directory')
+    command.add_argument('weights', metavar='RUN|WEIGHTS', help=SOURCE)
     command.add_argument('images', metavar='IMAGE', nargs='+', help='picture file')
     command.add_argument('--top-k', type=int, default=5, help='classes a picture (default: 5)')
-    command.add_argument('--step', default='newest', help='checkpoint: newest, best or a number')
     command.add_argument('--format', choices=('table', 'json', 'csv'), default='table')
+    add_normalisation(command)
+    add_overrides(command)
 
-    command = commands.add_parser('summary', help='what a run is made of')
+    command = commands.add_parser('evaluate', help='loss and accuracy on a data set')
+    command.set_defaults(function=evaluate)
+    command.add_argument('weights', metavar='RUN|WEIGHTS', help=SOURCE)
+    command.add_argument('--data', metavar='SOURCE', help="tfds:NAME (default: the run's)")
+    command.add_argument('--data-dir', metavar='FOLDER', help="of TFDS (default: the run's)")
+    command.add_argument('--split', help="of the data (default: the run's test split)")
+    add_normalisation(command)
+    add_overrides(command)
+
+    command = commands.add_parser('convert', help="weights into another project's format")
+    command.set_defaults(function=convert)
+    command.add_argument('weights', metavar='SRC', help=SOURCE)
+    command.add_argument('to_path', metavar='DST', help='file, or folder for huggingface')
+    formats = ('google', 'timm', 'huggingface', 'seed')
+    command.add_argument('--to', required=True, choices=formats, help="seed: vit-pytorch's")
+    add_overrides(command)
+
+    command = commands.add_parser('summary', help='what a model is made of and what it costs')
     command.set_defaults(function=summary)
-    command.add_argument('run', metavar='RUN', help='run directory')
+    command.add_argument(
+        'weights', metavar='VARIANT|RUN|WEIGHTS', help=f'such as B/16, or a {SOURCE}'
+    )
+    command.add_argument('--batch-size', type=int, help='memory of training with so many images')
+    add_overrides(command)
 
     arguments = parser.parse_args(argv)
     try:
@@ -34,14 +70,76 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def add_normalisation(command: argparse.ArgumentParser) -> None:
+    """Options for what a weight file may not tell of the pixels."""
+    for name in ('mean', 'std'):
+        text = 'of the pixels in [0, 1], one for all channels or one each'
+        command.add_argument(f'--{name}', type=float, nargs='+', help=text)
+
+
+def add_overrides(command: argparse.ArgumentParser) -> None:
+    """Options for how weights are read, and for every argument of the ViT."""
+    group = command.add_argument_group(
+        'weights', 'What they do not tell, or what is to be different; see vit_jax.load_weights.'
+    )
+    group.add_argument('--step', default='newest', help='of a run: newest, best or a number')
+    group.add_argument('--resize', default='bilinear', help='position embeddings: or bicubic')
+    kinds = typing.get_type_hints(ViT)
+    for name in argument_names(ViT):
+        kind: dict[str, Any] = {'type': KINDS.get(kinds[name], kinds[name]), 'metavar': ''}
+        if kinds[name] is bool:
+            kind = {'action': argparse.BooleanOptionalAction}
+        elif name in CHOICES:
+            kind = {'choices': CHOICES[name]}
+        option = f'--{name.replace("_", "-")}'
+        group.add_argument(option, dest=name, default=argparse.SUPPRESS, **kind)
+
+
+def size(text: str) -> int | tuple[int, ...]:
+    """Pixels, '384', or 'HEIGHTxWIDTH'."""
+    sides = tuple(int(side) for side in text.split('x'))
+    return sides if len(sides) > 1 else sides[0]
+
+
+# argparse's types of the arguments that are not of one simple kind.
+KINDS: dict[Any, Callable[[str], Any]] = {int | tuple[int, int]: size, float | None: float}
+
+
+def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The ViT's arguments among those of the command line."""
+    return {name: x for name, x in vars(arguments).items() if name in argument_names(ViT)}
+
+
+def reading(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `read_weights` and `Predictor` take from the command line."""
+    step = int(arguments.step) if arguments.step.isdecimal() else arguments.step
+    return {'step': step, 'resize': arguments.resize, **overrides(arguments)}
+
+
+def read(arguments: argparse.Namespace) -> 'Weights':
+    """Reads the weights that a command was given; what was done to them goes to stderr."""
+    from vit_jax.weights import read_weights
+
+    weights = read_weights(arguments.weights, **reading(arguments))
+    print_notes(arguments, weights.notes)
+    return weights
+
+
+def print_notes(arguments: argparse.Namespace, notes: list[str]) -> None:
+    for note in notes:
+        print(f'{arguments.weights}: {note}', file=sys.stderr)
+
+
 def predict(arguments: argparse.Namespace) -> None:
     """Prints the likeliest classes of each picture."""
     from vit_jax.compilation_cache import use_compilation_cache
     from vit_jax.predict import Predictor
 
     use_compilation_cache()
-    step = int(arguments.step) if arguments.step.isdecimal() else arguments.step
-    results = Predictor(arguments.run, step).top_k(arguments.images, arguments.top_k)
+    normalisation = {'mean': arguments.mean, 'std': arguments.std}
+    predictor = Predictor(arguments.weights, **normalisation, **reading(arguments))
+    print_notes(arguments, predictor.notes)
+    results = predictor.top_k(arguments.images, arguments.top_k)
     rows = [
         {'image': image, 'class': name, 'probability': probability}
         for image, classes in zip(arguments.images, results, strict=True)
@@ -57,21 +155,67 @@ def predict(arguments: argparse.Namespace) -> None:
         print_table([(row['image'], row['class'], f'{row["probability"]:.2%}') for row in rows])
 
 
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Prints loss and accuracy on a split as JSON."""
+    from vit_jax.compilation_cache import use_compilation_cache
+    from vit_jax.evaluate import evaluate_weights, trained_on
+
+    use_compilation_cache()
+    weights = read(arguments)
+    data = trained_on(Path(arguments.weights))
+    source = arguments.data or data.get('source')
+    if source is None:
+        raise InputError(f'{arguments.weights} is no run; expected --data SOURCE to evaluate on')
+    metrics = evaluate_weights(
+        weights,
+        source,
+        arguments.split or data.get('test_split', 'test'),
+        data_dir=arguments.data_dir or data.get('dir'),
+        mean=arguments.mean,
+        std=arguments.std,
+    )
+    print(json.dumps({'data': source, **metrics}))
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Writes weights in another format, with classes and preprocessing where it has room."""
+    from vit_jax.weights import save_weights
+
+    weights = read(arguments)
+    save_weights(
+        arguments.to_path, weights.model, weights.variables, arguments.to, weights.description
+    )
+
+
 def summary(arguments: argparse.Namespace) -> None:
-    """Prints a run's model: arguments, and a table of its parameters."""
-    from flax.traverse_util import flatten_dict
+    """Prints a model's arguments, a table of its parameters, its FLOPs and its memory."""
+    from vit_jax.costs import flops_per_image, training_memory
+    from vit_jax.variants import create_model
+    from vit_jax.weights.accounting import parameter_shapes
 
-    from vit_jax.flops import flops_per_image
-    from vit_jax.weights.run import load_run
-
-    model, variables, description = load_run(arguments.run)
-    print_table([(name, str(value)) for name, value in description['model'].items()])
-    print(f'classes: {", ".join(description["class_names"])}')
-    print(f'one image: {flops_per_image(model) / 1e9:,.3f} GFLOP of matrix products\n')
-    params = flatten_dict(variables['params'], sep='/')
-    rows = [(name, ' x '.join(map(str, x.shape)), f'{x.size:,}') for name, x in params.items()]
-    total = sum(x.size for x in params.values())
+    if arguments.batch_size is not None and arguments.batch_size < 1:
+        raise InputError(f'--batch-size: expected at least 1, got {arguments.batch_size}')
+    if Path(arguments.weights).exists():
+        weights = read(arguments)
+        model, class_names = weights.model, weights.description['class_names']
+    else:
+        model, class_names = create_model(arguments.weights, **overrides(arguments)), None
+    print_table([(name, str(getattr(model, name))) for name in argument_names(ViT)])
+    if class_names:
+        print(f'classes: {", ".join(class_names)}')
+    shapes = parameter_shapes(model)
+    rows = [(n, ' x '.join(map(str, s)), f'{math.prod(s):,}') for n, s in shapes.items()]
+    total = sum(map(math.prod, shapes.values()))
+    print()
     print_table([*rows, ('all parameters', '', f'{total:,}')])
+    print(f'\none image: {flops_per_image(model) / 1e9:,.3f} GFLOP of matrix products')
+    if arguments.batch_size:
+        state, step = training_memory(model, arguments.batch_size)
+        print(
+            f'training on {arguments.batch_size} images, AdamW, by the plan of XLA for '
+            f'{jax.devices()[0].device_kind}: {(state + step) / 2**30:,.2f} GiB, of which '
+            f'{state / 2**30:,.2f} parameters and moments, {step / 2**30:,.2f} the step'
+        )
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:

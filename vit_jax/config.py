@@ -20,6 +20,7 @@ RANGES = {
     'optim.b1': (0, 1),
     'optim.b2': (0, 1),
     'optim.clip_norm': (0, math.inf),
+    'optim.layer_decay': (0, math.inf),
     'augment.pad_and_crop': (0, math.inf),
     'augment.label_smoothing': (0, 1),
 }

@@ -141,15 +141,14 @@ class ViT(nn.Module, kw_only=True):
       num_classes: number of logits.
       dim: features of a token.
       depth: number of layers.
-      heads: attention heads of `dim_head` features each.
+      heads: attention heads, of `dim_head` features each.
       mlp_dim: hidden features of the feed-forward blocks.
       pool: what the logits are read off: 'cls', the cls token; 'mean', the mean of all tokens, cls
-        too, as in vit-pytorch; 'gap', the mean of the patches; 'map', an attention pooling head over
-        the patches.
+        too, as in vit-pytorch; 'gap', the mean of the patches; 'map', attention over the patches.
       channels: colour channels of the input.
-      dropout: share of features dropped in attention outputs and feed-forward blocks.
-      emb_dropout: share of features dropped after the position embedding.
-      posemb: position embedding, 'learned' for every token, 'learned_patches' for patches only, or
+      dropout, emb_dropout: shares of features dropped in attention outputs and feed-forward blocks,
+        and after the position embedding.
+      posemb: position embedding, 'learned' for all tokens, 'learned_patches' for patches only, or
         'sincos2d', fixed, for patches only.
       class_token: whether there is a cls token.
       distilled: a distillation token (https://arxiv.org/abs/2012.12877) after the cls token, with a
@@ -164,11 +163,11 @@ class ViT(nn.Module, kw_only=True):
       norm_eps: added to the variance in all norms.
       gelu: 'erf', exact, or the 'tanh' approximation.
       attention: 'xla', or 'cudnn' for the fused kernel of NVIDIA GPUs, which takes bfloat16.
-      dtype: of the computation, 'float32' or 'bfloat16'; parameters, softmax, norms and logits
-        stay float32.
+      dtype: of the computation, 'float32' or 'bfloat16'; parameters, softmax, norms and logits stay
+        float32.
       remat: what the backward pass computes again instead of reading it from memory: 'none',
         'dots' (all but the matrix products with parameters) or 'full' (whole layers).
-      unroll: layers compiled one after the other within an iteration of the scan over them.
+      unroll: layers compiled one after the other in an iteration of the scan over them.
 
     Call with images [b, h, w, channels], normalised floats; returns logits [b, num_classes],
     float32. Dropout acts only with `train=True`, which needs `rngs={'dropout': key}`. An image
@@ -228,11 +227,8 @@ class ViT(nn.Module, kw_only=True):
         if self.posemb != 'sincos2d':
             k = math.prod(self.grid) + (self.num_prefix if self.posemb == 'learned' else 0)
             self.pos_embedding = self.param('pos_embedding', randn, (1, k, self.dim))
-        numbers = (
-            ('cls_token', self.class_token),
-            ('dist_token', self.distilled),
-            ('register_tokens', self.num_registers),
-        )
+        names = ('cls_token', 'dist_token', 'register_tokens')
+        numbers = zip(names, (self.class_token, self.distilled, self.num_registers), strict=True)
         self.prefix = [self.param(name, randn, (1, k, self.dim)) for name, k in numbers if k]
         self.drop = nn.Dropout(self.emb_dropout)
         self.transformer = Transformer(**arguments_for(Transformer, self))
@@ -246,17 +242,14 @@ class ViT(nn.Module, kw_only=True):
         check_images(self, images.shape)
         x = rearrange(jnp.asarray(images), 'b (h p1) (w p2) c -> b (h w) (p1 p2 c)', p1=p1, p2=p2)
         x = self.to_patch_embedding(x)
-        n = x.shape[1]
         if self.posemb == 'sincos2d':
             x += sincos2d(h // p1, w // p2, self.dim).astype(x.dtype)
         elif self.posemb == 'learned_patches':
-            x += self.pos_embedding[:, :n].astype(x.dtype)
+            x += self.pos_embedding[:, : x.shape[1]].astype(x.dtype)
 
         prefix = [repeat(tokens.astype(x.dtype), '1 n d -> b n d', b=b) for tokens in self.prefix]
         x = jnp.concatenate([*prefix, x], axis=1)
         if self.posemb == 'learned':
-            x += self.pos_embedding[:, : self.num_prefix + n].astype(x.dtype)
+            x += self.pos_embedding[:, : x.shape[1]].astype(x.dtype)
         x = self.drop(x, deterministic=not train)
-
-        x = self.transformer(x, train)
-        return self.mlp_head(x)
+        return self.mlp_head(self.transformer(x, train))

@@ -29,6 +29,9 @@ FREE = (
     'model.emb_dropout',
 )
 
+# What the optimizer's state is made for.
+OPTIMIZER = ('optim.name', 'optim.freeze', 'optim.layer_decay')
+
 
 @contextlib.contextmanager
 def open_run_directory(workdir: str, config: Any) -> Iterator[Path]:
@@ -59,9 +62,14 @@ def open_run_directory(workdir: str, config: Any) -> Iterator[Path]:
                     f'--workdir={workdir} is in use by another process; '
                     f'wait for it, or choose another --workdir'
                 ) from None
-        if any(path.glob('checkpoints/*/')):
+        if has_checkpoint(path):
             compare_configs(path, config)
         yield path
+
+
+def has_checkpoint(run_directory: Path) -> bool:
+    """Whether there is one that was written to its end."""
+    return any(path.name.isdecimal() for path in run_directory.glob('checkpoints/*/'))
 
 
 def compare_configs(path: Path, config: Any) -> None:
@@ -80,7 +88,7 @@ def compare_configs(path: Path, config: Any) -> None:
     fixed = [
         text
         for name, text in changes.items()
-        if name.startswith(('model.', 'data.', 'optim.name')) and name not in FREE
+        if name.startswith(('model.', 'data.', 'init.', *OPTIMIZER)) and name not in FREE
     ]
     if fixed:
         raise InputError(

@@ -30,7 +30,11 @@ def create_state(
     key: jax.Array, images: jax.Array, *, model: nn.Module, optimizer: optax.GradientTransformation
 ) -> TrainState:
     """The state before the first step, drawn from `key`; `images` show the input's shape."""
-    params = model.init(key, images)['params']
+    return start_state(model.init(key, images)['params'], optimizer=optimizer)
+
+
+def start_state(params: Any, *, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, of parameters that are there."""
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
@@ -43,6 +47,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     normalize: Callable[[jax.Array], jax.Array],
+    freeze: Callable[[Any], Any] = lambda params: params,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Forward, backward, update.
@@ -55,6 +60,7 @@ def train_step(
       model, optimizer: as the state was created with.
       augment: (images, labels, keys [b]) → (images, targets [b, num_classes]).
       normalize: uint8 images → the model's input.
+      freeze: parameters → parameters, without a gradient where they are not to be trained.
       axis_name: of the mapped axis over devices, under pmap.
 
     Returns:
@@ -69,7 +75,7 @@ def train_step(
 
     def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
         logits: Any = model.apply(
-            {'params': params}, normalize(images), train=True, rngs={'dropout': dropout_key}
+            {'params': freeze(params)}, normalize(images), train=True, rngs={'dropout': dropout_key}
         )
         return optax.softmax_cross_entropy(logits, targets).mean(), logits
 

@@ -1,29 +1,33 @@
 """The training loop: resume → step → log → evaluate → save."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from vit_jax.arguments import EXECUTION
 from vit_jax.augment import augment
 from vit_jax.checkpoint import Checkpoints
 from vit_jax.config import check_config
-from vit_jax.data import Examples, eval_batches, open_source, train_batch
+from vit_jax.data import Examples, open_source, train_batch
 from vit_jax.errors import InputError
+from vit_jax.evaluate import evaluate
+from vit_jax.initial import describe, find_start
 from vit_jax.metrics import Reporter, is_due
 from vit_jax.model import ViT
-from vit_jax.optim import create_optimizer, learning_rate_schedule
+from vit_jax.optim import (
+    create_optimizer,
+    learning_rate_factors,
+    learning_rate_schedule,
+    stop_frozen,
+)
 from vit_jax.parallel import Jit, Pmap, create_parallel
-from vit_jax.preprocess import Preprocessing
-from vit_jax.run_directory import open_run_directory, write_json
-from vit_jax.step import TrainState, create_state, eval_step, train_step
-from vit_jax.variants import variant_arguments
+from vit_jax.run_directory import has_checkpoint, open_run_directory, write_json
+from vit_jax.step import TrainState, eval_step, start_state, train_step
 
 
 def train(config: Any, workdir: str) -> dict[str, Any]:
@@ -43,19 +47,9 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     check_config(config)
     parallel = create_parallel(config.parallel.mode, config.batch_size)
     source = open_source(config.data.source, config.data.dir)
-    preprocessing = Preprocessing.from_config(config.data, source.channels)
-    arguments = {
-        **model_arguments(config.model),
-        'image_size': preprocessing.image_size,
-        'num_classes': len(source.class_names),
-        'channels': source.channels,
-    }
-    model = ViT(**arguments)
-    description: dict[str, Any] = {
-        'model': {name: arguments[name] for name in arguments if name not in EXECUTION},
-        'preprocessing': dataclasses.asdict(preprocessing),
-        'class_names': source.class_names,
-    }
+    resumed = Path(workdir) if has_checkpoint(Path(workdir)) else None
+    start = find_start(config, source.class_names, source.channels, resumed)
+    model, preprocessing = start.model, start.preprocessing
 
     with (
         open_run_directory(workdir, config) as run_directory,
@@ -65,21 +59,28 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         test_examples = source.read(config.data.test_split, preprocessing.resize)
         num_steps = count_steps(config, len(examples.labels))
         schedule = learning_rate_schedule(config.optim, num_steps)
-        optimizer = create_optimizer(config.optim, schedule)
         init_key, train_key = jax.random.split(jax.random.key(config.seed))
         image = preprocessing.normalize(jnp.asarray(examples.images[:1]))
-        create = jax.jit(partial(create_state, init_key, image, model=model, optimizer=optimizer))
+        draw = jax.jit(partial(model.init, init_key, image))
+        shapes = jax.eval_shape(draw)['params']
+        factors = learning_rate_factors(shapes, config.optim.layer_decay, config.optim.freeze)
+        optimizer = create_optimizer(config.optim, schedule, factors)
+        create = jax.jit(partial(start_state, optimizer=optimizer))
 
         first_step = checkpoints.newest or 0
         if first_step:
             done = 'all' if first_step >= num_steps else f'{first_step} of'
             print(f'{run_directory}: {done} {num_steps} steps are done')
-            state = from_items(checkpoints.restore(first_step, to_items(jax.eval_shape(create))))
+            state = from_items(
+                checkpoints.restore(first_step, to_items(jax.eval_shape(create, shapes)))
+            )
         else:
-            state = create()
+            for note in start.notes:
+                print(f'{config.init.weights}: {note}')
+            state = create(start.params or draw()['params'])
         if first_step < num_steps:
             write_json(run_directory / 'config.json', config.to_dict())
-            write_json(run_directory / 'description.json', description)
+            write_json(run_directory / 'description.json', describe(start, source.class_names))
         with Reporter(
             run_directory,
             first_step=first_step,
@@ -89,7 +90,13 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
             learning_rate=schedule,
         ) as reporter:
             run_train_step, run_test = create_steps(
-                config, parallel, model, optimizer, preprocessing.normalize, test_examples
+                config,
+                parallel,
+                model,
+                optimizer,
+                preprocessing.normalize,
+                partial(stop_frozen, factors=factors),
+                test_examples,
             )
             state = parallel.spread(state)
             pending = None  # the last step's metrics are fetched while the next one runs
@@ -121,13 +128,19 @@ def create_steps(
     model: ViT,
     optimizer: optax.GradientTransformation,
     normalize: Callable[[jax.Array], jax.Array],
+    freeze: Callable[[Any], Any],
     test_examples: Examples,
 ) -> tuple[Callable[..., Any], Callable[[Any], dict[str, float]]]:
     """The training step over the devices, and the evaluation of a state on the test split."""
     run_augment = partial(augment, num_classes=model.num_classes, **config.augment)
     run_train_step = parallel.train_step(
         partial(
-            train_step, model=model, optimizer=optimizer, augment=run_augment, normalize=normalize
+            train_step,
+            model=model,
+            optimizer=optimizer,
+            augment=run_augment,
+            normalize=normalize,
+            freeze=freeze,
         )
     )
     run_eval_step = parallel.eval_step(partial(eval_step, model=model, normalize=normalize))
@@ -136,26 +149,6 @@ def create_steps(
         return evaluate(partial(run_eval_step, state), parallel, test_examples, config.batch_size)
 
     return run_train_step, run_test
-
-
-def evaluate(
-    run_eval_step: Callable[[Any], Any],
-    parallel: Jit | Pmap,
-    examples: Examples,
-    batch_size: int,
-) -> dict[str, float]:
-    """Mean loss and accuracy, every example counted exactly once.
-
-    Args:
-      run_eval_step: batch on the devices → sums, as `vit_jax.step.eval_step` returns them.
-    """
-    sums: list[Any] = []
-    for batch in eval_batches(examples, batch_size):
-        sums.append(run_eval_step(parallel.put_batch(batch)))
-        sums[-2:-1] = jax.device_get(sums[-2:-1])  # so that two batches at most are on the device
-    total = jax.tree.map(lambda *values: math.fsum(map(float, values)), *jax.device_get(sums))
-    count = total.pop('count')
-    return {name: value / count for name, value in total.items()}
 
 
 def check_finite(step: int, metrics: Any) -> tuple[int, dict[str, float]]:
@@ -172,13 +165,6 @@ def check_finite(step: int, metrics: Any) -> tuple[int, dict[str, float]]:
                 f'try a lower optim.learning_rate, a longer warm-up or optim.clip_norm'
             )
     return step, values
-
-
-def model_arguments(model: Any) -> dict[str, Any]:
-    """ViT's arguments as a config's `model` gives them, those of its variant included."""
-    arguments = dict(model)
-    variant = arguments.pop('variant')
-    return arguments | (variant_arguments(variant) if variant else {})
 
 
 def to_items(state: TrainState) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def read_weights(
         model = model.clone(**told)
         if parameter_shapes(model) != parameter_shapes(trained):
             raise InputError(f'{path}: {told} would change the shapes of its parameters')
-        params = flatten_dict(variables['params'], sep='/')
+        params = _flat(variables)
     elif path.is_dir() and not (path / 'config.json').is_file():
         raise InputError(
             f'{path}: expected a run directory with description.json, or a folder of Hugging Face '
@@ -164,10 +164,13 @@ def save_weights(
     if (path.suffix == '.npz') != (format == 'google') and format != 'huggingface':
         raise InputError(f"{path}: '.npz' belongs to format 'google' and no other, got {format!r}")
     FORMATS[format].check(model)
-    params = {n: np.asarray(x) for n, x in flatten_dict(variables['params'], sep='/').items()}
-    arrays = from_flax(params, FORMATS[format].entries(model))
+    arrays = from_flax(_flat(variables), FORMATS[format].entries(model))
     write = huggingface.write_folder if format == 'huggingface' else write_tensors
     write(path, arrays, model, description)
+
+
+def _flat(variables: dict[str, Any]) -> Arrays:
+    return {n: np.asarray(x) for n, x in flatten_dict(variables['params'], sep='/').items()}
 
 
 def _describe(model: ViT, description: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,8 @@ BLOCK = 'blocks.{}.'
 
 def recognises(tensors: Tensors) -> bool:
     """Whether these are the arrays of timm's VisionTransformer."""
-    return {'patch_embed.proj.weight', 'pos_embed', 'blocks.0.norm1.weight'} <= tensors.keys()
+    embeddings = {'patch_embed.proj.weight', 'pos_embed'} <= tensors.keys()
+    return embeddings and any(name.startswith('blocks.') for name in tensors)
 
 
 def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
