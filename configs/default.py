@@ -20,7 +20,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every_steps = 1000  # evaluates too, to know the best; 0: only at the end
 
     config.data = ml_collections.ConfigDict()
-    config.data.source = 'tfds:cifar10'  # any TFDS data set of labelled images
+    # 'tfds:NAME', any TFDS data set of labelled images, or 'folder:PATH', pictures in
+    # PATH/train/CLASS/ and PATH/test/CLASS/, or in PATH/CLASS/ with a tenth of them for the test.
+    config.data.source = 'tfds:cifar10'
     config.data.dir = config_dict.placeholder(str)  # of TFDS; unset: ~/tensorflow_datasets
     config.data.train_split = 'train'  # slices too: 'train[:99%]'
     config.data.test_split = 'test'

@@ -133,7 +133,7 @@ def test_bfloat16_computes_close_to_float32_and_keeps_its_parameters():
         (dict(patch_size=5), 'patch_size must divide image_size'),
         (dict(image_size=(16, 18)), '16 x 18'),
         (dict(pool='max'), 'expected pool out of'),
-        (dict(depth=0), 'depth a whole number of at least 1'),
+        (dict(depth=0), 'depth a whole number from 1'),
         (dict(patch_size=0), 'expected a size in pixels'),
         (dict(dropout=1.0), 'dropout'),
         (dict(dtype='float23'), 'float23'),

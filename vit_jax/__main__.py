@@ -203,12 +203,7 @@ def summary(arguments: argparse.Namespace) -> None:
     print_table([(name, str(getattr(model, name))) for name in argument_names(ViT)])
     if class_names:
         print(f'classes: {", ".join(class_names)}')
-    shapes = parameter_shapes(model)
-    rows = [(n, ' x '.join(map(str, s)), f'{math.prod(s):,}') for n, s in shapes.items()]
-    total = sum(map(math.prod, shapes.values()))
-    print()
-    print_table([*rows, ('all parameters', '', f'{total:,}')])
-    print(f'\none image: {flops_per_image(model) / 1e9:,.3f} GFLOP of matrix products')
+    print(f'one image: {flops_per_image(model) / 1e9:,.3f} GFLOP of matrix products')
     if arguments.batch_size:
         state, step = training_memory(model, arguments.batch_size)
         print(
@@ -216,6 +211,11 @@ def summary(arguments: argparse.Namespace) -> None:
             f'{jax.devices()[0].device_kind}: {(state + step) / 2**30:,.2f} GiB, of which '
             f'{state / 2**30:,.2f} parameters and moments, {step / 2**30:,.2f} the step'
         )
+    shapes = parameter_shapes(model)
+    rows = [(n, ' x '.join(map(str, s)), f'{math.prod(s):,}') for n, s in shapes.items()]
+    total = sum(map(math.prod, shapes.values()))
+    print()
+    print_table([*rows, ('all parameters', '', f'{total:,}')])
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:

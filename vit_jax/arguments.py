@@ -39,8 +39,8 @@ def check_arguments(vit: Any) -> None:
     """
     sizes = ('num_classes', 'dim', 'depth', 'heads', 'mlp_dim', 'channels', 'dim_head', 'unroll')
     for name in sizes:
-        if not isinstance(value := getattr(vit, name), int) or value < 1:
-            raise InputError(f'expected {name} a whole number of at least 1, got {value!r}')
+        if not isinstance(value := getattr(vit, name), int) or not 1 <= value <= 2**20:
+            raise InputError(f'expected {name} a whole number from 1 to 1,048,576, got {value!r}')
     for name in ('dropout', 'emb_dropout', 'norm_eps'):
         if not 0 <= getattr(vit, name) < 1:
             raise InputError(f'expected {name} from 0 to below 1, got {getattr(vit, name)}')
@@ -95,6 +95,9 @@ def pair(t: int | tuple[int, int]) -> tuple[int, int]:
       InputError: where it is neither.
     """
     height_width = t if isinstance(t, tuple) else (t, t)
-    if len(height_width) != 2 or not all(isinstance(x, int) and x > 0 for x in height_width):
-        raise InputError(f'expected a size in pixels, an int or (height, width), got {t!r}')
+    in_range = all(isinstance(x, int) and 0 < x < 2**16 for x in height_width)
+    if len(height_width) != 2 or not in_range:
+        raise InputError(
+            f'expected a size in pixels below 65,536, an int or (height, width), got {t!r}'
+        )
     return height_width

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float
 
 from vit_jax.errors import InputError
 
@@ -101,7 +101,7 @@ def rematerialize(layer: Callable, remat: str, unroll: int) -> Callable:
     return nn.remat(layer, prevent_cse=unroll > 1, policy=saved[remat])
 
 
-def sincos2d(height: int, width: int, dim: int) -> Float32[np.ndarray, '1 n d']:
+def sincos2d(height: int, width: int, dim: int) -> Float[np.ndarray, '1 n d']:
     """The fixed position embedding of a grid of height x width patches, row by row.
 
     sin(x ω), cos(x ω), sin(y ω), cos(y ω), a quarter of the features each, with frequencies ω

@@ -12,29 +12,20 @@ from vit_jax.data.batches import Examples
 from vit_jax.errors import InputError
 
 
-def open_source(source: str, data_dir: str | None = None) -> 'TfdsSource':
-    """The data set that a SOURCE names; reads and prepares no examples yet.
-
-    Args:
-      source: 'tfds:NAME', 'tfds:NAME/CONFIG', 'tfds:NAME:VERSION' as TFDS understands them.
-      data_dir: where TFDS keeps its data sets; None is TFDS's own default,
-        $TFDS_DATA_DIR or ~/tensorflow_datasets.
-
-    Raises:
-      InputError: where there is no such data set, or it has no labelled images.
-    """
-    kind, _, name = source.partition(':')
-    if kind != 'tfds' or not name:
-        raise InputError(f"data.source: expected 'tfds:NAME', as tfds:mnist, got {source!r}")
-    return TfdsSource(name, data_dir)
-
-
 class TfdsSource:
     """A TFDS data set with one image and one class label an example.
+
+    Args:
+      name: 'NAME', 'NAME/CONFIG', 'NAME:VERSION' as TFDS understands them.
+      data_dir: where TFDS keeps its data sets; None is TFDS's own default,
+        $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Attributes:
       class_names: in the order of the labels.
       channels: of the images as they are read, 1 or 3.
+
+    Raises:
+      InputError: where there is no such data set, or it has no labelled images.
     """
 
     class_names: list[str]

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from vit_jax.errors import InputError
 from vit_jax.model import ViT
-from vit_jax.weights.files import Arrays, Tensors, abstract_variables
+from vit_jax.weights.files import Arrays, Tensors, abstract_variables, damage_told
 
 FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
 HEAD = ('mlp_head/layers_1/', 'mlp_head/dist/')
@@ -74,8 +74,9 @@ def to_flax(
     """
     layouts = {entry.ours: entry for entry in entries}
     shapes = parameter_shapes(model)
+    stored = [ours for ours in shapes if ours not in set(new)]
     unused = dict(tensors)
-    for ours in shapes.keys() - set(new):
+    for ours in stored:
         if ours not in layouts:
             raise InputError(f'{name}: its format has nothing for {ours}, which the model needs')
         no_memory = np.broadcast_to(np.float32(0), shapes[ours])
@@ -94,9 +95,11 @@ def to_flax(
             f'{name}: {len(unused)} arrays that the model has no place for: {shorten(unused)}'
         )
     params = {ours: np.zeros(shape, np.float32) for ours, shape in shapes.items()}
-    for ours in shapes.keys() - set(new):
+    for ours in stored:
         for theirs, place, _ in _pieces(layouts[ours], params[ours]):
-            place[...] = layouts[ours].to_ours(tensors[theirs].read())
+            with damage_told(name):
+                array = tensors[theirs].read()
+            place[...] = layouts[ours].to_ours(array)
     return params
 
 

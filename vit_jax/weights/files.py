@@ -4,12 +4,14 @@ An array is known by its shape before it is read, so that what does not fit is t
 memory.
 """
 
+import contextlib
 import functools
 import json
 import math
 import os
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +60,7 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f'{path}: no such file or run directory')
     described: dict[str, Any] = {}
-    try:
+    with damage_told(path):
         if path.suffix == '.safetensors':
             tensors, described = _open_safetensors(path)
         elif path.suffix == '.npz':
@@ -67,16 +69,6 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
             tensors = _open_torch(path)
         else:
             raise InputError(f'{path}: expected a file ending in .npz, .safetensors, .pt or .pth')
-    except (
-        safetensors.SafetensorError,
-        zipfile.BadZipFile,
-        EOFError,
-        OSError,
-        ValueError,
-    ) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f'{path}: expected a {path.suffix} file, but: {error}') from None
     size = sum(4 * math.prod(stored.shape) for stored in tensors.values())
     if size > (limit := _memory()):
         raise InputError(
@@ -84,6 +76,18 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
             f'{limit / 2**30:,.1f} GiB'
         )
     return tensors, described
+
+
+@contextlib.contextmanager
+def damage_told(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes an InputError of what libraries raise over a damaged file."""
+    damaged = (safetensors.SafetensorError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
+    try:
+        yield
+    except InputError:
+        raise
+    except (*damaged, ValueError) as error:
+        raise InputError(f'{path}: expected a {Path(path).suffix} file, but: {error}') from None
 
 
 def write_tensors(

@@ -1,0 +1,113 @@
+"""Does fine-tuning beat training from scratch on the same budget? CIFAR-10, five classes each.
+
+python benchmarks/finetune.py --data cifar10_jpeg.tar.xz [--seeds 0 1 2]
+
+Pretrains a small ViT on airplane, automobile, bird, cat and deer; then trains on dog, frog, horse,
+ship and truck, from its run directory and from scratch: as many steps and examples, each with the
+optimizer that suits it (SGD with momentum as in configs/finetune.py; AdamW). Test accuracies are of
+the last step; the data are CIFAR-10's 32 x 32 pictures, train/CLASS/* and test/CLASS/*, in a folder
+or packed.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.report import describe_machine, write_result
+
+MODEL = {'dim': 96, 'depth': 6, 'heads': 3, 'dim_head': 32, 'mlp_dim': 192, 'pool': 'gap'}
+BATCH_SIZE = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--data', type=Path, required=True, help='folder, or tar of one')
+    parser.add_argument('--pretrain-steps', type=int, default=4000)
+    parser.add_argument('--steps', type=int, default=400, help='of fine-tuning, and from scratch')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    output = ROOT / 'benchmarks' / 'results' / 'finetune.json'
+    parser.add_argument('--output', type=Path, default=output)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        data = arguments.data
+        if data.is_file():
+            data = work / 'cifar10'
+            with tarfile.open(arguments.data) as archive:
+                archive.extractall(data, filter='data')
+        first, second = split_classes(data, work)
+        model = [f'model.{name}={value}' for name, value in MODEL.items()]
+        adamw = [*model, 'optim.learning_rate=1e-3']
+        pretrained = work / 'pretrained'
+        options = [*adamw, 'optim.warmup_steps=200', f'num_steps={arguments.pretrain_steps}']
+        accuracy, seconds = train('default', pretrained, first, options)
+        print(f'pretrained on the first five classes: {accuracy:.2%}, {seconds:.0f} s', flush=True)
+        result: dict[str, Any] = {'pretrained': accuracy, 'fine-tuned': [], 'from scratch': []}
+        for seed in arguments.seeds:
+            budget = [f'num_steps={arguments.steps}', f'seed={seed}', 'optim.warmup_steps=40']
+            for name, config, options in (
+                ('fine-tuned', 'finetune', [f'init.weights={pretrained}', *budget]),
+                ('from scratch', 'default', [*adamw, *budget]),
+            ):
+                accuracy, seconds = train(config, work / f'{config}-{seed}', second, options)
+                result[name].append(accuracy)
+                print(f'seed {seed}, {name}: {accuracy:.2%}, {seconds:.0f} s', flush=True)
+    lines = [
+        f'{name}: {statistics.mean(result[name]):.2%}, {spread(result[name])}'
+        for name in ('fine-tuned', 'from scratch')
+    ]
+    margin = statistics.mean(result['fine-tuned']) - statistics.mean(result['from scratch'])
+    lines.append(f'margin: {margin:.2%}')
+    print('\n'.join(lines))
+    result |= {'margin': margin, 'machine': describe_machine(), 'arguments': sys.argv[1:]}
+    write_result(result, '\n'.join(f'- {line}' for line in lines) + '\n', arguments.output)
+
+
+def spread(values: list[float]) -> str:
+    """The sample's standard deviation, where there is one."""
+    return f'± {statistics.stdev(values):.2%}' if len(values) > 1 else 'one seed'
+
+
+def split_classes(data: Path, work: Path) -> tuple[Path, Path]:
+    """Two data sets of links, of the first and of the other half of the classes."""
+    classes = sorted(path.name for path in (data / 'train').iterdir())
+    half = len(classes) // 2
+    folders = work / 'first', work / 'second'
+    for folder, names in zip(folders, (classes[:half], classes[half:]), strict=True):
+        for split in ('train', 'test'):
+            (folder / split).mkdir(parents=True)
+            for name in names:
+                (folder / split / name).symlink_to((data / split / name).absolute())
+    return folders
+
+
+def train(config: str, run: Path, data: Path, options: list[str]) -> tuple[float, float]:
+    """Final test accuracy, and the seconds that the command took."""
+    command = [sys.executable, 'train.py', f'--config=configs/{config}.py', f'--workdir={run}']
+    common = [
+        f'data.source=folder:{data}',
+        f'batch_size={BATCH_SIZE}',
+        'log_every_steps=0',
+        'eval_every_steps=0',
+        'checkpoint_every_steps=0',
+    ]
+    start = time.perf_counter()
+    flags = [f'--config.{option}' for option in (*common, *options)]
+    subprocess.run([*command, *flags], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - start
+    last = (run / 'metrics.jsonl').read_text().splitlines()[-1]
+    return json.loads(last)['accuracy'], seconds
+
+
+if __name__ == '__main__':
+    main()
