@@ -8,7 +8,7 @@ from jax import monitoring
 import vit_jax
 from benchmarks.plain_linen import PlainViT
 from benchmarks.training import abstract_training, create_training
-from vit_jax.costs import flops_per_image
+from vit_jax.costs import flops_per_image, training_memory
 
 SIZES = dict(image_size=32, patch_size=4, num_classes=10, dim=64, depth=4, heads=2, mlp_dim=128)
 BATCH_SIZE = 8
@@ -21,7 +21,16 @@ def lower(**options):
 
 
 @pytest.mark.parametrize(
-    'change', [{}, dict(heads=1), dict(heads=1, dim_head=32), dict(image_size=(16, 32))]
+    'change',
+    [
+        {},
+        dict(heads=1),
+        dict(heads=1, dim_head=32),
+        dict(image_size=(16, 32)),
+        dict(distilled=True, num_registers=8, qk_norm=True, layer_scale=0.1),
+        dict(pool='map', mlp_dim=512, num_registers=8),
+        dict(pool='gap', class_token=False, posemb='sincos2d', representation_size=512),
+    ],
 )
 def test_flops_are_those_of_the_compilers_count(change):
     """A loop's body is counted once by XLA, so the layers are unrolled."""
@@ -115,3 +124,18 @@ def test_the_state_is_updated_in_place():
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(variables))
     assert memory.alias_size_in_bytes >= 3 * parameters  # themselves, and AdamW's two moments
+
+
+def test_memory_is_the_states_and_grows_with_the_batch():
+    model = vit_jax.ViT(**SIZES)
+    variables = jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    )
+    small, large = (training_memory(model, batch_size) for batch_size in (8, 32))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    assert small.state == large.state == 3 * 4 * parameters + 8  # moments, two counters
+    # At least what each layer keeps of 'dots': its five products' results.
+    kept = 4 * 4 * 65 * (64 + 3 * 128 + 64 + 128 + 64)
+    assert 24 * kept < large.step - small.step < 4 * 24 * kept
+    full = training_memory(model.clone(remat='full'), 32)
+    assert full.step < large.step

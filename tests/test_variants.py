@@ -31,6 +31,69 @@ def test_variants_have_their_published_numbers_of_parameters(name):
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == NUM_PARAMETERS[name]
 
 
+@pytest.mark.parametrize(
+    'name, options, expected',
+    [
+        ('B/16', dict(pool='gap', class_token=False), 86_566_120),
+        (
+            'S/16',
+            dict(pool='gap', class_token=False, posemb='sincos2d', representation_size=384),
+            22_122_472,
+        ),
+        # DeiT-B's distilled one: a token, its position and a head more.
+        ('B/16', dict(distilled=True), 86_567_656 + 2 * 768 + 769 * 1000),
+        # A block's attention and feed-forward more, a probe, and a norm.
+        (
+            'B/16',
+            dict(pool='map', class_token=False),
+            86_566_120 + 768 + 4 * 768 * 769 + 2 * 768 + (768 + 1) * 3072 + (3072 + 1) * 768,
+        ),
+        ('S/16', dict(num_registers=4), 22_050_664 + 2 * 4 * 384),
+        ('S/16', dict(layer_scale=1e-5, qk_norm=True), 22_050_664 + 12 * (2 * 384 + 4 * 64)),
+    ],
+)
+def test_options_have_their_numbers_of_parameters(name, options, expected):
+    model = vit_jax.create_model(name, **options)
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == expected
+
+
+def test_sincos2d_adds_no_parameters_and_takes_smaller_images():
+    """Against the formula of MoCo v3, one feature at a time."""
+    from vit_jax.layers import sincos2d
+
+    got = sincos2d(3, 5, 16)
+    assert got.shape == (1, 15, 16)
+    for y in range(3):
+        for x in range(5):
+            for i in range(4):
+                omega = 10_000 ** (-i / 3)
+                expected = [f(p * omega) for p in (x, y) for f in (np.sin, np.cos)]
+                np.testing.assert_allclose(got[0, y * 5 + x, i::4], expected, atol=1e-6)
+    model = vit_jax.create_model(
+        'Ti/16', image_size=64, pool='gap', class_token=False, posemb='sincos2d', depth=1
+    )
+    variables = model.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    assert model.apply(variables, np.zeros((1, 32, 48, 3), np.float32)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(class_token=False), "pool='cls': expected class_token=True"),
+        (dict(distilled=True, pool='gap'), "distilled: expected pool='cls'"),
+        (dict(fc_norm=True), "fc_norm: expected pool='gap'"),
+        (dict(posemb='sincos2d', dim=30), 'expected dim a multiple of 4'),
+        (dict(num_registers=-1), 'expected num_registers a whole number of at least 0'),
+        (dict(posemb='rotary'), 'expected posemb out of'),
+    ],
+)
+def test_options_that_do_not_fit_together_are_told(options, message):
+    with pytest.raises(InputError, match=message):
+        vit_jax.create_model('Ti/16', **options)
+
+
 def test_options_win_over_the_variant():
     model = vit_jax.create_model('Ti/16', image_size=(64, 32), num_classes=10, depth=3)
     assert (model.depth, model.image_size, model.num_classes, model.dim) == (3, (64, 32), 10, 192)

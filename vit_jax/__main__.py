@@ -77,6 +77,11 @@ def add_normalisation(command: argparse.ArgumentParser) -> None:
         command.add_argument(f'--{name}', type=float, nargs='+', help=text)
 
 
+def normalisation(arguments: argparse.Namespace) -> dict[str, Any]:
+    """'mean' and 'std' of the command line, None where they are not in it."""
+    return {name: tuple(x) if (x := vars(arguments)[name]) else None for name in ('mean', 'std')}
+
+
 def add_overrides(command: argparse.ArgumentParser) -> None:
     """Options for how weights are read, and for every argument of the ViT."""
     group = command.add_argument_group(
@@ -136,8 +141,7 @@ def predict(arguments: argparse.Namespace) -> None:
     from vit_jax.predict import Predictor
 
     use_compilation_cache()
-    normalisation = {'mean': arguments.mean, 'std': arguments.std}
-    predictor = Predictor(arguments.weights, **normalisation, **reading(arguments))
+    predictor = Predictor(arguments.weights, **normalisation(arguments), **reading(arguments))
     print_notes(arguments, predictor.notes)
     results = predictor.top_k(arguments.images, arguments.top_k)
     rows = [
@@ -171,8 +175,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         source,
         arguments.split or data.get('test_split', 'test'),
         data_dir=arguments.data_dir or data.get('dir'),
-        mean=arguments.mean,
-        std=arguments.std,
+        **normalisation(arguments),
     )
     print(json.dumps({'data': source, **metrics}))
 

@@ -1,0 +1,320 @@
+import json
+import math
+import re
+import shutil
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.traverse_util import flatten_dict
+from PIL import Image
+from references import random_timm
+from safetensors.numpy import save_file
+
+import vit_jax
+from vit_jax.__main__ import main
+from vit_jax.errors import InputError
+from vit_jax.optim import create_optimizer, learning_rate_factors, stop_frozen
+from vit_jax.run_directory import read_json
+from vit_jax.step import create_state, train_step
+from vit_jax.trainer import check_finite, train
+from vit_jax.weights import read_weights
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    """Three classes of coloured noise, 20 pictures each."""
+    folder = tmp_path_factory.mktemp('pictures')
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(('apple', 'brick', 'cloud')):
+        for split, number in (('train', 16), ('test', 4)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(number):
+                noise = rng.integers(0, 100, (8, 8, 3)) + 50 * label
+                Image.fromarray(noise.astype(np.uint8)).save(folder / split / name / f'{i}.png')
+    return folder
+
+
+@pytest.fixture
+def pretrained(digits_config, tmp_path):
+    train(digits_config, str(tmp_path / 'digits'))
+    return tmp_path / 'digits'
+
+
+@pytest.fixture
+def finetune_config(pictures):
+    from configs import finetune
+
+    config = finetune.get_config()
+    config.data.source = f'folder:{pictures}'
+    config.num_steps = 4
+    config.batch_size = 16
+    config.log_every_steps = 1
+    config.eval_every_steps = 0
+    config.checkpoint_every_steps = 2
+    config.optim.warmup_steps = 1
+    config.augment.pad_and_crop = 1
+    return config
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_a_finetuned_run_is_a_run_like_any_other(
+    pretrained, finetune_config, pictures, tmp_path, capsys
+):
+    finetune_config.init.weights = str(pretrained)
+    run = tmp_path / 'finetuned'
+    last = train(finetune_config, str(run))
+    assert f'{pretrained}: new head of zeros: 10 → 3 classes' in capsys.readouterr().out
+    # A head of zeros gives every class the same probability.
+    assert metrics(run)[0]['loss'] == pytest.approx(math.log(3), abs=1e-6)
+    description = read_json(run / 'description.json')
+    assert description['class_names'] == ('apple', 'brick', 'cloud')
+    assert description['model']['dim'] == 16 and description['model']['num_classes'] == 3
+    assert (
+        description['preprocessing'] == read_json(pretrained / 'description.json')['preprocessing']
+    )
+
+    picture = str(pictures / 'test' / 'brick' / '0.png')
+    assert main(['predict', str(run), picture, '--format', 'json']) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert sorted(row['class'] for row in rows) == ['apple', 'brick', 'cloud']
+    assert main(['evaluate', str(run)]) == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    assert evaluated['num_examples'] == 12
+    assert evaluated['accuracy'] == last['accuracy']
+    assert evaluated['loss'] == pytest.approx(last['loss'], rel=1e-6)
+    assert main(['summary', str(run)]) == 0
+    assert 'classes: apple, brick, cloud' in capsys.readouterr().out
+    # It may be where the next one starts, for its own classes, or in another format.
+    assert main(['convert', str(run), str(tmp_path / 'x.safetensors'), '--to', 'seed']) == 0
+    weights = read_weights(tmp_path / 'x.safetensors')
+    assert weights.description['class_names'] == ['apple', 'brick', 'cloud']
+    ours, theirs = (vit_jax.Predictor(path) for path in (run, tmp_path / 'x.safetensors'))
+    np.testing.assert_array_equal(ours([picture]), theirs([picture]))
+
+
+def test_a_finetuning_that_was_cut_off_goes_on_without_its_weights(
+    pretrained, finetune_config, tmp_path, monkeypatch
+):
+    finetune_config.init.weights = str(pretrained)
+    finetune_config.optim.freeze = ('to_patch_embedding/*', 'transformer/0/*')
+    finetune_config.optim.layer_decay = 0.5
+    train(finetune_config, str(tmp_path / 'whole'))
+
+    def interrupt(step, metrics):
+        if step == 3:
+            raise KeyboardInterrupt
+        return check_finite(step, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr('vit_jax.trainer.check_finite', interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(finetune_config, str(tmp_path / 'parts'))
+    pretrained.rename(tmp_path / 'elsewhere')
+    train(finetune_config, str(tmp_path / 'parts'))
+    whole, parts = (read_weights(tmp_path / run).variables for run in ('whole', 'parts'))
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adamw'])
+def test_frozen_parameters_stay_and_the_others_learn(name, pretrained, finetune_config, tmp_path):
+    finetune_config.init.weights = str(pretrained)
+    finetune_config.optim.name = name
+    finetune_config.optim.weight_decay = 0.1
+    finetune_config.optim.freeze = ('*embedding*', 'transformer/0/*', 'transformer/1/attn/norm/*')
+    train(finetune_config, str(tmp_path / 'run'))
+    before, after = (
+        flatten_dict(read_weights(path).variables['params'], sep='/')
+        for path in (pretrained, tmp_path / 'run')
+    )
+    for key in before:
+        if key.startswith('mlp_head/layers_1'):
+            continue
+        changed = np.asarray(before[key] != after[key])
+        if 'embedding' in key:
+            assert not changed.any(), key
+        elif key.startswith('transformer/'):
+            assert not changed[0].any(), key
+            assert changed[1].any() == (not key.startswith('transformer/attn/norm')), key
+        else:
+            assert changed.any(), key
+
+
+MODEL = vit_jax.ViT(
+    image_size=8, patch_size=4, num_classes=3, dim=16, depth=3, heads=2, mlp_dim=24, dim_head=8
+)
+
+
+def shapes():
+    images = jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)
+    return jax.eval_shape(MODEL.init, jax.random.key(0), images)['params']
+
+
+def test_layers_learn_the_slower_the_deeper_they_lie():
+    factors = flatten_dict(learning_rate_factors(shapes(), 0.5, ()), sep='/')
+    for name, leaf in flatten_dict(shapes(), sep='/').items():
+        factor = np.broadcast_to(factors[name], leaf.shape)
+        if name.startswith('transformer/'):
+            expected = np.array([1 / 8, 1 / 4, 1 / 2])
+            assert (factor.reshape(3, -1) == expected[:, None]).all(), name
+        else:
+            assert (factor == (1.0 if name.startswith('mlp_head/') else 1 / 16)).all(), name
+
+
+def test_a_pattern_that_matches_nothing_is_told():
+    with pytest.raises(InputError, match="nothing matches 'transformer/3/"):
+        learning_rate_factors(shapes(), 1.0, ('transformer/2/*', 'transformer/3/*'))
+
+
+@pytest.mark.parametrize('decay', [1.0, 0.5])
+def test_updates_are_the_optimizers_times_the_factors(decay, digits_config):
+    """And those of frozen parameters 0; the norm that is clipped is that of the others."""
+    optim = digits_config.optim
+    optim.clip_norm = 0.1
+    params = MODEL.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))['params']
+    rng = np.random.default_rng(0)
+    freeze = ('cls_token', 'transformer/1/ff/*')
+    factors = learning_rate_factors(params, decay, freeze)
+    grads = jax.tree.map(
+        lambda p, f: (rng.normal(size=p.shape) * (f > 0)).astype(np.float32), params, factors
+    )
+    optimizer = create_optimizer(optim, optax.constant_schedule(0.1), factors)
+    plain = create_optimizer(optim, optax.constant_schedule(0.1))
+    updates, state = optimizer.update(grads, optimizer.init(params), params)
+    expected, _ = plain.update(grads, plain.init(params), params)
+    jax.tree.map(
+        lambda u, e, f: np.testing.assert_allclose(u, e * f, rtol=1e-6), updates, expected, factors
+    )
+    assert (
+        not updates['cls_token'].any()
+        and not updates['transformer']['ff']['norm']['scale'][1].any()
+    )
+    moments = sum(leaf.size for leaf in jax.tree.leaves(state))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(params)) - params['cls_token'].size
+    assert 2 * weights <= moments <= 2 * weights + 10  # two moments, and counters
+
+
+def test_a_frozen_trunk_has_no_backward_pass(digits_config):
+    """Training the head alone takes hardly more operations than the forward pass."""
+    factors = learning_rate_factors(shapes(), 1.0, ('t*', 'pos*', 'cls*'))
+    batch = {
+        'image': jnp.zeros((4, 8, 8, 3)),
+        'label': jnp.zeros(4, jnp.int32),
+        'position': jnp.arange(4),
+    }
+
+    def flops(factors, model=MODEL):
+        optimizer = create_optimizer(digits_config.optim, optax.constant_schedule(0.1), factors)
+        step = partial(
+            train_step,
+            model=model,
+            optimizer=optimizer,
+            augment=lambda images, labels, keys: (images, jax.nn.one_hot(labels, 3)),
+            normalize=lambda images: images,
+            freeze=partial(stop_frozen, factors=factors),
+        )
+        state = create_state(jax.random.key(0), batch['image'], model=model, optimizer=optimizer)
+        lowered = jax.jit(step).lower(state, batch, jax.random.key(0))
+        return lowered.compile().cost_analysis()['flops']
+
+    everything = learning_rate_factors(shapes(), 1.0, ())
+    # The scan's body is counted once each way, so the whole step counts about three times as much.
+    assert flops(factors) < 0.5 * flops(everything)
+
+
+def test_other_resolutions_and_patches_from_a_run_directory(
+    pretrained, finetune_config, tmp_path, capsys
+):
+    finetune_config.init.weights = str(pretrained)
+    finetune_config.data.image_size = (16, 24)
+    finetune_config.model.patch_size = 4
+    finetune_config.init.resize = 'bicubic'
+    train(finetune_config, str(tmp_path / 'run'))
+    output = capsys.readouterr().out
+    assert 'patch embedding resized: 2 x 2 → 4 x 4 pixels' in output
+    assert 'position embedding resized, bicubic: 4 x 4 → 4 x 6 patches' in output
+    description = read_json(tmp_path / 'run' / 'description.json')
+    assert description['preprocessing']['image_size'] == (16, 24)
+
+
+def test_finetuning_from_a_foreign_file_wants_what_it_does_not_tell(finetune_config, tmp_path):
+    save_file(random_timm(np.random.default_rng(0)), tmp_path / 'timm.safetensors')
+    finetune_config.init.weights = str(tmp_path / 'timm.safetensors')
+    with pytest.raises(InputError, match='init.weights: .*expected heads= dividing 32'):
+        train(finetune_config, str(tmp_path / 'run'))
+    finetune_config.model.heads = 2
+    with pytest.raises(InputError, match='init.weights: expected mean and std'):
+        train(finetune_config, str(tmp_path / 'run'))
+    finetune_config.data.mean = finetune_config.data.std = (0.5,)
+    train(finetune_config, str(tmp_path / 'run'))
+    description = read_json(tmp_path / 'run' / 'description.json')
+    assert description['model']['gelu'] == 'erf' and description['model']['heads'] == 2
+    assert description['preprocessing']['channels'] == 3
+
+
+def test_the_head_is_kept_only_for_the_same_classes(
+    pretrained, finetune_config, digits_config, tmp_path
+):
+    finetune_config.init.weights = str(pretrained)
+    finetune_config.init.head = 'keep'
+    with pytest.raises(InputError, match='the data has 3 classes, and the weights 10'):
+        train(finetune_config, str(tmp_path / 'run'))
+    finetune_config.init.head = 'other'
+    with pytest.raises(InputError, match="init.head: expected 'new' or 'keep', got 'other'"):
+        train(finetune_config, str(tmp_path / 'run'))
+
+    finetune_config.init.head = 'keep'
+    finetune_config.data.source = 'tfds:digits'
+    finetune_config.data.dir = digits_config.data.dir
+    finetune_config.optim.learning_rate = 0.0
+    last = train(finetune_config, str(tmp_path / 'kept'))
+    before = metrics(pretrained)[-1]
+    assert last['accuracy'] == before['accuracy']
+    assert last['loss'] == pytest.approx(before['loss'], rel=1e-5)
+
+
+def test_names_of_classes_count_and_not_their_number(
+    pretrained, finetune_config, pictures, tmp_path
+):
+    finetune_config.init.weights = str(pretrained)
+    train(finetune_config, str(tmp_path / 'first'))
+    renamed = tmp_path / 'renamed'
+    shutil.copytree(pictures, renamed)
+    for split in ('train', 'test'):
+        (renamed / split / 'cloud').rename(renamed / split / 'stone')
+    finetune_config.init.weights = str(tmp_path / 'first')
+    finetune_config.init.head = 'keep'
+    finetune_config.data.source = f'folder:{renamed}'
+    with pytest.raises(InputError, match="the data has 'stone' where the weights have 'cloud'"):
+        train(finetune_config, str(tmp_path / 'second'))
+    assert main(['evaluate', str(tmp_path / 'first'), '--data', f'folder:{renamed}']) == 2
+
+
+def test_another_freezing_is_another_run(pretrained, finetune_config, tmp_path):
+    finetune_config.init.weights = str(pretrained)
+    train(finetune_config, str(tmp_path / 'run'))
+    finetune_config.optim.freeze = ('transformer/*',)
+    with pytest.raises(InputError, match=re.escape('optim.freeze is () there')):
+        train(finetune_config, str(tmp_path / 'run'))
+
+
+def test_weight_files_are_evaluated_and_predict(pictures, tmp_path, capsys):
+    save_file(random_timm(np.random.default_rng(0), num_classes=3), tmp_path / 'a.safetensors')
+    command = [str(tmp_path / 'a.safetensors'), '--heads', '2']
+    normalisation = ['--mean', '0.5', '--std', '0.5']
+    data = ['--data', f'folder:{pictures}', '--split', 'test[:6]']
+    assert main(['evaluate', *command, *data]) == 2
+    assert 'expected mean and std' in capsys.readouterr().err
+    assert main(['evaluate', *command, *normalisation]) == 2
+    assert 'expected --data SOURCE' in capsys.readouterr().err
+    assert main(['evaluate', *command, *normalisation, *data]) == 0
+    assert json.loads(capsys.readouterr().out)['num_examples'] == 6
+    picture = str(pictures / 'test' / 'brick' / '0.png')
+    assert main(['predict', *command, *normalisation, '--format', 'json', picture]) == 0
+    assert {row['class'] for row in json.loads(capsys.readouterr().out)} == {'0', '1', '2'}
