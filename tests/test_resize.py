@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 from conftest import peer
+from references import random_timm
+from safetensors.numpy import save_file
 
 import vit_jax
 from vit_jax.errors import InputError
@@ -127,6 +129,17 @@ def test_weights_are_loaded_for_other_images_and_patches(saved):
         original.apply({'params': params}, small),
         atol=1e-4,
     )
+
+
+def test_as_many_patches_in_another_shape_are_resized_unless_told_otherwise(tmp_path):
+    """16 embeddings: those of 4 x 4 patches, wanted for 2 x 8; or of 2 x 8 from the start."""
+    state = random_timm(np.random.default_rng(0), grid=(4, 4))
+    save_file(state, tmp_path / 'a.safetensors')
+    wanted = read_weights(tmp_path / 'a.safetensors', heads=2, image_size=(8, 32))
+    assert wanted.notes == ['position embedding resized, bilinear: 4 x 4 → 2 x 8 patches']
+    told = read_weights(tmp_path / 'a.safetensors', heads=2, image_size=(8, 32), grid=(2, 8))
+    assert not told.notes
+    np.testing.assert_array_equal(told.variables['params']['pos_embedding'], state['pos_embed'])
 
 
 def test_a_new_head_is_zero_and_told_of(saved):

@@ -87,10 +87,13 @@ def test_heads_are_asked_for(tensors, tmp_path):
 def test_image_size_is_asked_for_where_positions_are_no_square(tmp_path):
     state = random_timm(np.random.default_rng(0), grid=(2, 3))
     save_file(state, tmp_path / 'a.safetensors')
-    with pytest.raises(InputError, match='give image_size='):
+    with pytest.raises(InputError, match='give grid='):
         vit_jax.load_weights(tmp_path / 'a.safetensors', heads=2)
-    model, _ = vit_jax.load_weights(tmp_path / 'a.safetensors', heads=2, image_size=(8, 12))
-    assert model.grid == (2, 3)
+    for told in (dict(image_size=(8, 12)), dict(grid=(2, 3))):
+        model, _ = vit_jax.load_weights(tmp_path / 'a.safetensors', heads=2, **told)
+        assert model.grid == (2, 3) and model.image_size == (8, 12)
+    with pytest.raises(InputError, match='expected a square'):
+        vit_jax.load_weights(tmp_path / 'a.safetensors', heads=2, grid=(2, 4))
     np.savez(
         tmp_path / 'sincos.npz',
         **random_google(

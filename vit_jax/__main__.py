@@ -89,6 +89,7 @@ def add_overrides(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--step', default='newest', help='of a run: newest, best or a number')
     group.add_argument('--resize', default='bilinear', help='position embeddings: or bicubic')
+    group.add_argument('--grid', type=size, help='ROWSxCOLUMNS of them, where no square')
     kinds = typing.get_type_hints(ViT)
     for name in argument_names(ViT):
         kind: dict[str, Any] = {'type': KINDS.get(kinds[name], kinds[name]), 'metavar': ''}
@@ -118,7 +119,8 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 def reading(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `read_weights` and `Predictor` take from the command line."""
     step = int(arguments.step) if arguments.step.isdecimal() else arguments.step
-    return {'step': step, 'resize': arguments.resize, **overrides(arguments)}
+    how = {'step': step, 'resize': arguments.resize, 'grid': arguments.grid}
+    return how | overrides(arguments)
 
 
 def read(arguments: argparse.Namespace) -> 'Weights':

@@ -42,8 +42,14 @@ def check_arguments(vit: Any) -> None:
         if not isinstance(value := getattr(vit, name), int) or not 1 <= value <= 2**20:
             raise InputError(f'expected {name} a whole number from 1 to 1,048,576, got {value!r}')
     for name in ('dropout', 'emb_dropout', 'norm_eps'):
-        if not 0 <= getattr(vit, name) < 1:
-            raise InputError(f'expected {name} from 0 to below 1, got {getattr(vit, name)}')
+        value = getattr(vit, name)
+        if not isinstance(value, int | float) or not 0 <= value < 1:
+            raise InputError(f'expected {name} from 0 to below 1, got {value!r}')
+    if not isinstance(vit.layer_scale, int | float | None):
+        raise InputError(f'expected layer_scale a number or None, got {vit.layer_scale!r}')
+    for name in ('class_token', 'distilled', 'qkv_bias', 'qk_norm', 'fc_norm'):
+        if not isinstance(value := getattr(vit, name), bool):
+            raise InputError(f'expected {name} True or False, got {value!r}')
     for name, known in CHOICES.items():
         if getattr(vit, name) not in known:
             raise InputError(f'expected {name} out of {known}, got {getattr(vit, name)!r}')

@@ -67,7 +67,11 @@ class Weights(NamedTuple):
 
 
 def load_weights(
-    path: str | os.PathLike[str], *, resize: str = 'bilinear', **overrides: Any
+    path: str | os.PathLike[str],
+    *,
+    resize: str = 'bilinear',
+    grid: tuple[int, int] | None = None,
+    **overrides: Any,
 ) -> tuple[ViT, dict[str, Any]]:
     """Reads a model and its variables, wherever they come from.
 
@@ -76,12 +80,13 @@ def load_weights(
         or `.bin` (those of PyTorch are read with `weights_only=True` and need torch); or a Hugging
         Face folder. A file's format is told by the names in it.
       resize: how position embeddings are resized: 'bilinear', as Google's, or 'bicubic', as timm's.
+      grid: rows and columns of a file's position embeddings, where they are not of a square and
+        nothing tells; without it, of the `image_size=` that is given, if its patches are as many.
       **overrides: the ViT's own arguments. What a file cannot tell: `heads=` for timm and
-        vit-pytorch, `image_size=` where its pictures were not square, `pool=`, `gelu=`, `norm_eps=`
-        and the like. What is to be different: with another `image_size=` or `patch_size=` the
-        embeddings are resized, with another `num_classes=` the head is new and zero,
-        `representation_size=0` leaves out the layer before it. And how to compute: `dtype=`,
-        `dropout=`, ….
+        vit-pytorch, `pool=`, `gelu=`, `norm_eps=` and the like. What is to be different: with
+        another `image_size=` or `patch_size=` the embeddings are resized, with another
+        `num_classes=` the head is new and zero, `representation_size=0` leaves out the layer before
+        it. And how to compute: `dtype=`, `dropout=`, ….
 
     Returns:
       The model, and `{'params': …}`, float32, as `ViT.init` lays them out. What was resized, is new
@@ -91,7 +96,7 @@ def load_weights(
       InputError: where the file is missing, damaged, of an unknown format, lacks or has additional
         arrays, or does not fit the overrides.
     """
-    weights = read_weights(path, resize=resize, **overrides)
+    weights = read_weights(path, resize=resize, grid=grid, **overrides)
     for note in weights.notes:
         logging.getLogger('vit_jax').warning('%s: %s', path, note)
     return weights.model, weights.variables
@@ -102,6 +107,7 @@ def read_weights(
     *,
     step: str | int = 'newest',
     resize: str = 'bilinear',
+    grid: tuple[int, int] | None = None,
     new_head: bool = False,
     **overrides: Any,
 ) -> Weights:
@@ -131,10 +137,15 @@ def read_weights(
         )
     else:
         source = huggingface.read_folder(path) if path.is_dir() else read_tensors(path)
-        model, params, description, notes = _from_tensors(*source, told, changes, str(path))
+        model, params, description, notes = _from_tensors(*source, told, changes, grid, str(path))
+    for name in ('num_classes', 'representation_size'):
+        new_head |= overrides.get(name, getattr(model, name)) != getattr(model, name)
     model, params, done = adapt(model, params, changes, resize, new_head)
-    variables = {'params': unflatten_dict(params, sep='/')}
-    return Weights(model, variables, _describe(model, description), notes + done)
+    described = {
+        'preprocessing': description.get('preprocessing'),
+        'class_names': None if new_head else description.get('class_names'),
+    }
+    return Weights(model, {'params': unflatten_dict(params, sep='/')}, described, notes + done)
 
 
 def save_weights(
@@ -173,20 +184,12 @@ def _flat(variables: dict[str, Any]) -> Arrays:
     return {n: np.asarray(x) for n, x in flatten_dict(variables['params'], sep='/').items()}
 
 
-def _describe(model: ViT, description: dict[str, Any]) -> dict[str, Any]:
-    """The part of a description that is true of a model."""
-    class_names = description.get('class_names') or ()
-    return {
-        'preprocessing': description.get('preprocessing'),
-        'class_names': list(class_names) if len(class_names) == model.num_classes else None,
-    }
-
-
 def _from_tensors(
     tensors: Tensors,
     beside: dict[str, Any],
     told: dict[str, Any],
     changes: dict[str, Any],
+    grid: tuple[int, int] | None,
     name: str,
 ) -> tuple[ViT, Arrays, dict[str, Any], list[str]]:
     """Model, parameters and description as a file has them.
@@ -196,6 +199,7 @@ def _from_tensors(
       beside: what it says besides: 'arguments' and 'description'.
       told: arguments of the ViT, which win over the file's.
       changes: arguments that are wanted of the model, or tell what the file does not.
+      grid: of its position embeddings.
       name: of the file, for errors.
     """
     notes = []
@@ -213,9 +217,11 @@ def _from_tensors(
         )
     told_beside = beside.get('arguments', {})
     try:
-        inferred = layout.infer(tensors, {**changes, **told_beside, **told})
+        wanted = dict(changes)
+        wanted['wanted_size'] = wanted.pop('image_size', None)
+        inferred = layout.infer(tensors, {**wanted, **told_beside, **told, 'grid': grid})
         model = ViT(**{**inferred, **told_beside, **told})
-    except (InputError, TypeError) as error:  # no numbers where some belong
+    except InputError as error:
         raise InputError(f'{name}: {error}') from None
     new = [ours for ours in parameter_shapes(model) if ours.startswith(HEAD)]
     if layout.HEAD_ARRAY in tensors:

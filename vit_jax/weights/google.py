@@ -72,8 +72,8 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
             told = {'posemb': 'learned', **told}
         length = shape_of(tensors, positions, 3)[1]
         images = infer_positions(length, 'cls' in tensors, patch_size, told)
-    elif 'image_size' in told:
-        images = {'image_size': told['image_size'], 'posemb': 'sincos2d'}
+    elif image_size := told.get('image_size') or told.get('wanted_size'):
+        images = {'image_size': image_size, 'posemb': 'sincos2d'}
     else:
         raise InputError('a sincos2d model, whose image size is not in the file; give image_size=')
     return {

@@ -48,7 +48,7 @@ def split_heads(inner_dim: int, heads: int | None) -> dict[str, int]:
     Raises:
       InputError: where nobody told the number of heads, or it does not divide them.
     """
-    if heads is None or heads < 1 or inner_dim % heads:
+    if not isinstance(heads, int) or heads < 1 or inner_dim % heads:
         raise InputError(
             f'the number of heads is not in the file; expected heads= dividing {inner_dim}, '
             f'got {heads or "none"}'
@@ -61,41 +61,61 @@ def infer_positions(
 ) -> dict[str, Any]:
     """`image_size` and `posemb` of so many learned position embeddings.
 
-    An image size that was told is the file's where its patches are as many; else it is what
-    somebody wants of the model, and the file's images are square.
+    Their grid is the one that was told, else a square, else that of the image size that somebody
+    wants of the model.
 
     Args:
       num_positions: length of the position embedding.
       num_prefix: tokens before the patches, which it may cover or not.
       patch_size: pixels.
-      told: arguments of the ViT that are known.
+      told: arguments of the ViT that are known, and perhaps 'grid' (of the embeddings) and
+        'wanted_size' (an image size, not necessarily theirs).
 
     Raises:
       InputError: where that leaves none or several possibilities.
     """
+    p1, p2 = pair(patch_size)
     covered = {'learned': num_prefix, 'learned_patches': 0}
     if not num_prefix:
         del covered['learned_patches']
     elif 'posemb' in told:
         covered = {told['posemb']: covered.get(told['posemb'], 0)}
-    p1, p2 = pair(patch_size)
-    if 'image_size' in told:
-        height, width = pair(told['image_size'])
-        for posemb, prefix in covered.items():
-            if (height // p1) * (width // p2) == num_positions - prefix:
-                return {'image_size': told['image_size'], 'posemb': posemb}
-    squares = {
-        posemb: side
-        for posemb, prefix in covered.items()
-        if (side := math.isqrt(max(num_positions - prefix, 0))) ** 2 == num_positions - prefix
-        and side
-    }
-    if len(squares) != 1:
+
+    def grid_of(image_size: Any) -> tuple[int, int]:
+        height, width = pair(image_size)
+        return height // p1, width // p2
+
+    if told.get('grid'):
+        grids = [pair(told['grid'])]
+    elif 'image_size' in told:
+        grids = [grid_of(told['image_size'])]
+    else:
+        sides = (math.isqrt(max(num_positions - prefix, 0)) for prefix in covered.values())
+        grids = [(side, side) for side in sides if side]
+        if told.get('wanted_size') and not _fitting(grids, covered, num_positions):
+            grids = [grid_of(told['wanted_size'])]
+    fitting = _fitting(grids, covered, num_positions)
+    if len(fitting) != 1:
         raise InputError(
-            f'{num_positions} position embeddings, with {num_prefix} tokens before the patches, '
-            f'are no square of patches; give image_size=(height, width) of the weights, and '
+            f'{num_positions} position embeddings, with {num_prefix} tokens before the patches: '
+            f'expected a square of patches; give grid=(rows, columns) of the weights, and '
             f"posemb='learned' or 'learned_patches'"
         )
-    (posemb, side), *_ = squares.items()
-    size = side * p1 if p1 == p2 else (side * p1, side * p2)
-    return {'image_size': size, 'posemb': posemb}
+    (posemb, (rows, columns)), *_ = fitting
+    image_size = (rows * p1, columns * p2)
+    return {
+        'image_size': image_size[0] if image_size[0] == image_size[1] else image_size,
+        'posemb': posemb,
+    }
+
+
+def _fitting(
+    grids: list[tuple[int, int]], covered: dict[str, int], num_positions: int
+) -> list[tuple[str, tuple[int, int]]]:
+    """Kinds of position embedding and grids that make so many of them."""
+    return [
+        (posemb, grid)
+        for posemb, prefix in covered.items()
+        for grid in dict.fromkeys(grids)
+        if prefix + math.prod(grid) == num_positions
+    ]

@@ -85,7 +85,7 @@ def resize_patch_kernel(
 
 
 def adapt(
-    model: ViT, params: Arrays, changes: dict[str, Any], method: str, new_head: bool = False
+    model: ViT, params: Arrays, changes: dict[str, Any], method: str, new_head: bool
 ) -> tuple[ViT, Arrays, list[str]]:
     """A model and its parameters, for other arguments out of `ADAPTED`.
 
@@ -93,7 +93,7 @@ def adapt(
       model, params: as they are; parameters flat, by name.
       changes: new arguments.
       method: of `resize_pos_embedding`.
-      new_head: whether the head is to be zeros also where the number of classes stays.
+      new_head: whether the head is to be zeros.
 
     Returns:
       The new model, its parameters, and in words what was done.
@@ -127,8 +127,7 @@ def adapt(
             )
         notes.append('layer before the logits left out: mlp_head/pre_logits')
         params = {name: x for name, x in params.items() if '/pre_logits/' not in name}
-        new_head = True
-    if new_head or new.num_classes != model.num_classes:
+    if new_head:
         shapes = parameter_shapes(new)
         for name in [name for name in params if name.startswith(HEAD)]:
             params[name] = np.zeros(shapes[name], np.float32)
