@@ -1,5 +1,6 @@
 """What all tests share: eight devices on the CPU, checked array shapes, prepared digits."""
 
+import functools
 import importlib.util
 import os
 import sys
@@ -14,6 +15,8 @@ from jaxtyping import install_import_hook
 
 install_import_hook('vit_jax', 'beartype.beartype')
 
+import jax
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +64,6 @@ def peer(package: str):
 
 def from_vit_pytorch(arrays, arguments):
     """Our model and variables for the arrays of a ViT of vit-pytorch, by way of a file."""
-    import numpy as np
     from safetensors.numpy import save_file
 
     import vit_jax
@@ -70,6 +72,36 @@ def from_vit_pytorch(arrays, arguments):
         path = Path(folder) / 'vit.safetensors'
         save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path)
         return vit_jax.load_weights(path, **arguments)
+
+
+def assert_parity(model, variables, images, expected):
+    """A forward pass of ours against logits of a peer, of about unit scale."""
+    assert expected.std() > 0.1
+    got = jax.jit(model.apply)(variables, images)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    np.testing.assert_array_equal(got.argmax(-1), expected.argmax(-1))
+
+
+def assert_identical(arrays, others):
+    """The same names, shapes, dtypes and bytes."""
+    assert arrays.keys() == others.keys()
+    for name, array in arrays.items():
+        assert array.dtype == others[name].dtype and array.shape == others[name].shape, name
+        assert array.tobytes() == others[name].tobytes(), name
+
+
+@functools.cache
+def random_variables(model):
+    """Variables of a model, every one of them random; sooner there than `model.init`'s."""
+    from vit_jax.weights.files import abstract_variables
+
+    rng = np.random.default_rng(0)
+    shapes = abstract_variables(model)
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32) / 4, shapes)
+
+
+def random_images(channels=3, size=(12, 12)):
+    return np.random.default_rng(1).normal(size=(4, *size, channels)).astype(np.float32)
 
 
 @pytest.fixture(scope='session')

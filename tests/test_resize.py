@@ -1,9 +1,8 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-from conftest import peer
+from conftest import peer, random_variables
 from references import random_timm
 from safetensors.numpy import save_file
 
@@ -102,7 +101,7 @@ def test_patch_kernels_are_resized_by_flexivits_pseudo_inverse(old, new):
 @pytest.fixture
 def saved(tmp_path):
     model = vit_jax.ViT(image_size=16, patch_size=4, norm_eps=1e-6, **SIZES)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    variables = random_variables(model)
     save_weights(tmp_path / 'a.safetensors', model, variables, format='timm')
     return tmp_path / 'a.safetensors', variables['params']
 

@@ -1,39 +1,19 @@
-"""Logits parity with the peers' own code, or references written from their sources."""
+"""Parity with references written from the sources of timm and of Google's ViTs."""
 
 import json
 import shutil
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import peer
+from conftest import assert_identical, assert_parity, peer, random_images, random_variables
 from references import google_logits, random_google, random_timm, timm_logits
 from safetensors.numpy import load_file, save_file
 
 import vit_jax
 from vit_jax.errors import InputError
 from vit_jax.weights import read_weights
-
-
-def assert_parity(model, variables, images, expected):
-    assert expected.std() > 0.1
-    got = jax.jit(model.apply)(variables, images)
-    np.testing.assert_allclose(got, expected, atol=1e-5)
-    np.testing.assert_array_equal(got.argmax(-1), expected.argmax(-1))
-
-
-def assert_identical(arrays, others):
-    assert arrays.keys() == others.keys()
-    for name, array in arrays.items():
-        assert array.dtype == others[name].dtype and array.shape == others[name].shape, name
-        assert array.tobytes() == others[name].tobytes(), name
-
-
-def random_images(channels=3, size=(12, 12)):
-    return np.random.default_rng(1).normal(size=(4, *size, channels)).astype(np.float32)
-
 
 TIMM = [
     dict(),
@@ -191,127 +171,6 @@ def test_half_precision_files_are_read_exactly(dtype, tmp_path):
     )
 
 
-HUGGINGFACE = [
-    dict(),
-    dict(qkv_bias=False, num_attention_heads=4, hidden_act='gelu_new'),
-    dict(image_size=(8, 16), hidden_act='gelu_pytorch_tanh', layer_norm_eps=1e-5),
-    dict(num_channels=1, num_hidden_layers=3, intermediate_size=40),
-]
-
-
-def huggingface_model(**options):
-    peer('transformers')
-    import torch
-    from transformers import ViTConfig, ViTForImageClassification
-
-    config = ViTConfig(
-        **dict(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=48,
-            image_size=12,
-            patch_size=4,
-            id2label={0: 'ape', 1: 'bee', 2: 'cow'},
-            label2id={'ape': 0, 'bee': 1, 'cow': 2},
-        )
-        | options
-    )
-    model = ViTForImageClassification(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(0.2 * noise + (1 if 'layernorm' in name and 'weight' in name else 0))
-            if 'embeddings' in name:  # small, so that the epsilon of the first norm shows
-                parameter.mul_(1e-3)
-    return model
-
-
-def huggingface_logits(model, images):
-    import torch
-
-    with torch.no_grad():
-        return model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).logits.numpy()
-
-
-@pytest.mark.parametrize('options', HUGGINGFACE, ids=lambda options: '-'.join(options) or 'vit')
-def test_hugging_face_weights_give_its_logits_both_ways_and_come_back(options, tmp_path):
-    theirs = huggingface_model(**options)
-    theirs.save_pretrained(tmp_path / 'a')
-    size = options.get('image_size', (12, 12))
-    images = random_images(options.get('num_channels', 3), size)
-    expected = huggingface_logits(theirs, images)
-    weights = read_weights(tmp_path / 'a')
-    assert_parity(weights.model, weights.variables, images, expected)
-    assert weights.description['class_names'] == ['ape', 'bee', 'cow']
-
-    vit_jax.save_weights(
-        tmp_path / 'b', *weights[:2], format='huggingface', description=weights.description
-    )
-    a, b = (load_file(tmp_path / folder / 'model.safetensors') for folder in 'ab')
-    assert_identical(a, b)
-    again = type(theirs).from_pretrained(tmp_path / 'b').eval()
-    np.testing.assert_allclose(huggingface_logits(again, images), expected, atol=1e-6)
-    assert again.config.id2label == theirs.config.id2label
-
-
-def test_the_names_in_memory_of_transformers_5_are_read_too(tmp_path):
-    theirs = huggingface_model()
-    theirs.save_pretrained(tmp_path)
-    state = {name: x.detach().numpy() for name, x in theirs.state_dict().items()}
-    assert 'vit.layers.0.attention.q_proj.weight' in state
-    expected = read_weights(tmp_path)
-    save_file(state, tmp_path / 'model.safetensors')
-    jax.tree.map(
-        np.testing.assert_array_equal, read_weights(tmp_path).variables, expected.variables
-    )
-
-
-def test_a_vit_model_gives_its_pooler_output_and_wants_a_head(tmp_path):
-    peer('transformers')
-    import torch
-    from transformers import ViTModel
-
-    torch.manual_seed(0)
-    theirs = ViTModel(huggingface_model().config).eval()
-    theirs.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match='give num_classes= for a new one'):
-        read_weights(tmp_path)
-    weights = read_weights(tmp_path, num_classes=32)
-    assert weights.notes == ['new head of zeros: 32 classes']
-    head = weights.variables['params']['mlp_head']['layers_1']
-    assert not head['kernel'].any()
-    head['kernel'] = np.eye(32, dtype=np.float32)
-    images = random_images()
-    with torch.no_grad():
-        expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).pooler_output
-    np.testing.assert_allclose(weights.model.apply(weights.variables, images), expected, atol=1e-5)
-
-
-def test_preprocessing_comes_and_goes_with_the_folder(tmp_path):
-    peer('transformers')
-    from transformers import ViTImageProcessorPil
-
-    huggingface_model().save_pretrained(tmp_path / 'a')
-    processor = ViTImageProcessorPil(
-        image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4], size={'height': 12, 'width': 12}
-    )
-    processor.save_pretrained(tmp_path / 'a')
-    weights = read_weights(tmp_path / 'a')
-    preprocessing = weights.preprocessing()
-    assert preprocessing.mean == (0.4, 0.5, 0.6) and preprocessing.image_size == (12, 12)
-    vit_jax.save_weights(tmp_path / 'b', *weights[:2], 'huggingface', weights.description)
-    theirs = ViTImageProcessorPil.from_pretrained(tmp_path / 'b')
-    picture = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
-    expected = theirs(picture, return_tensors='np')['pixel_values'][0].transpose(1, 2, 0)
-    got = preprocessing.normalize(jnp.asarray(preprocessing.resize(picture))[None])[0]
-    np.testing.assert_allclose(got, expected, atol=1e-6)
-    probabilities = vit_jax.Predictor(tmp_path / 'b')(picture[None])
-    logits = weights.model.apply(weights.variables, expected[None])
-    np.testing.assert_allclose(probabilities, jax.nn.softmax(logits), atol=1e-6)
-
-
 def test_a_timm_folder_tells_mean_and_std(tmp_path):
     save_file(random_timm(np.random.default_rng(0)), tmp_path / 'model.safetensors')
     pretrained = {'mean': [0.4, 0.5, 0.6], 'std': [0.2, 0.2, 0.2], 'crop_pct': 0.9}
@@ -371,7 +230,7 @@ def test_what_a_format_cannot_compute_is_not_saved_in_it(format, options, tmp_pa
     path = tmp_path / {'google': 'x.npz', 'huggingface': 'x'}.get(format, 'x.safetensors')
     for change in ({}, options):
         model = vit_jax.ViT(**sizes, dim_head=4, **fitting[format] | change)
-        variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+        variables = random_variables(model)
         if not change:
             vit_jax.save_weights(path, model, variables, format=format)
             shutil.rmtree(path) if path.is_dir() else path.unlink()

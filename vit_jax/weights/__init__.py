@@ -221,7 +221,7 @@ def _from_tensors(
         wanted['wanted_size'] = wanted.pop('image_size', None)
         inferred = layout.infer(tensors, {**wanted, **told_beside, **told, 'grid': grid})
         model = ViT(**{**inferred, **told_beside, **told})
-    except InputError as error:
+    except (InputError, TypeError) as error:  # what the file says need not be of any right type
         raise InputError(f'{name}: {error}') from None
     new = [ours for ours in parameter_shapes(model) if ours.startswith(HEAD)]
     if layout.HEAD_ARRAY in tensors:

@@ -98,8 +98,8 @@ def infer_positions(
     if len(fitting) != 1:
         raise InputError(
             f'{num_positions} position embeddings, with {num_prefix} tokens before the patches: '
-            f'expected a square of patches; give grid=(rows, columns) of the weights, and '
-            f"posemb='learned' or 'learned_patches'"
+            f'expected {" or ".join(f"{rows} x {columns}" for rows, columns in grids)} patches; '
+            f"give grid=(rows, columns) of the weights, and posemb='learned' or 'learned_patches'"
         )
     (posemb, (rows, columns)), *_ = fitting
     image_size = (rows * p1, columns * p2)
