@@ -69,7 +69,13 @@ def main() -> None:
     margin = statistics.mean(result['fine-tuned']) - statistics.mean(result['from scratch'])
     lines.append(f'margin: {margin:.2%}')
     print('\n'.join(lines))
-    result |= {'margin': margin, 'machine': describe_machine(), 'arguments': sys.argv[1:]}
+    result |= {
+        'margin': margin,
+        'pretrain_steps': arguments.pretrain_steps,
+        'steps': arguments.steps,
+        'batch_size': BATCH_SIZE,
+        'machine': describe_machine(),
+    }
     write_result(result, '\n'.join(f'- {line}' for line in lines) + '\n', arguments.output)
 
 

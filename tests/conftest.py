@@ -35,6 +35,10 @@ def data_dir(tmp_path_factory) -> str:
 
 @pytest.fixture
 def digits_config(data_dir):
+    return small_digits_config(data_dir)
+
+
+def small_digits_config(data_dir):
     """`configs/digits.py`, so small that a test can run it."""
     from configs import digits
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import small_digits_config
 from flax.traverse_util import flatten_dict
 from PIL import Image
 from references import random_timm
@@ -38,10 +39,12 @@ def pictures(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def pretrained(digits_config, tmp_path):
-    train(digits_config, str(tmp_path / 'digits'))
-    return tmp_path / 'digits'
+@pytest.fixture(scope='module')
+def pretrained(data_dir, tmp_path_factory):
+    """A run of `digits_config`."""
+    run = tmp_path_factory.mktemp('runs') / 'digits'
+    train(small_digits_config(data_dir), str(run))
+    return run
 
 
 @pytest.fixture
@@ -102,7 +105,9 @@ def test_a_finetuned_run_is_a_run_like_any_other(
 def test_a_finetuning_that_was_cut_off_goes_on_without_its_weights(
     pretrained, finetune_config, tmp_path, monkeypatch
 ):
-    finetune_config.init.weights = str(pretrained)
+    weights = tmp_path / 'weights'
+    shutil.copytree(pretrained, weights)
+    finetune_config.init.weights = str(weights)
     finetune_config.optim.freeze = ('to_patch_embedding/*', 'transformer/0/*')
     finetune_config.optim.layer_decay = 0.5
     train(finetune_config, str(tmp_path / 'whole'))
@@ -116,7 +121,7 @@ def test_a_finetuning_that_was_cut_off_goes_on_without_its_weights(
         patch.setattr('vit_jax.trainer.check_finite', interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(finetune_config, str(tmp_path / 'parts'))
-    pretrained.rename(tmp_path / 'elsewhere')
+    shutil.rmtree(weights)
     train(finetune_config, str(tmp_path / 'parts'))
     whole, parts = (read_weights(tmp_path / run).variables for run in ('whole', 'parts'))
     jax.tree.map(np.testing.assert_array_equal, whole, parts)

@@ -141,9 +141,14 @@ def read_weights(
     for name in ('num_classes', 'representation_size'):
         new_head |= overrides.get(name, getattr(model, name)) != getattr(model, name)
     model, params, done = adapt(model, params, changes, resize, new_head)
+    class_names = None if new_head else description.get('class_names')
+    if class_names is not None and len(class_names) != model.num_classes:
+        raise InputError(
+            f'{path}: expected {model.num_classes} names of classes, got {len(class_names)}'
+        )
     described = {
         'preprocessing': description.get('preprocessing'),
-        'class_names': None if new_head else description.get('class_names'),
+        'class_names': class_names and list(class_names),
     }
     return Weights(model, {'params': unflatten_dict(params, sep='/')}, described, notes + done)
 
