@@ -199,6 +199,22 @@ def test_predict_on_a_file_that_is_no_image_ends_in_one_line_and_status_2(run_di
     assert 'text.png: expected a picture' in result.stderr and result.stderr.count('\n') == 1
 
 
+@pytest.mark.parametrize(
+    'command, message',
+    [
+        (['predict'], 'the following arguments are required'),
+        (['explain'], "invalid choice: 'explain'"),
+        (['summary', 'S/16', '--image-size', 'large'], "--image-size: invalid size value: 'large'"),
+        (['convert', 'a', 'b', '--to', 'onnx'], "invalid choice: 'onnx'"),
+    ],
+)
+def test_wrong_command_lines_end_in_one_line_and_status_2(command, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(command)
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and message in error and error.count('\n') == 1
+
+
 def test_wrong_commands_end_in_one_line_and_status_2(run_directory, tmp_path, capsys):
     (tmp_path / 'text.png').write_text('not a picture')
     for command, message in [

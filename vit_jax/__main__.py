@@ -8,7 +8,7 @@ import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import jax
 
@@ -22,9 +22,16 @@ if TYPE_CHECKING:
 SOURCE = 'run directory, weight file or Hugging Face folder'
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong command line in one line, without the usage before it."""
+
+    def error(self, message: str) -> Never:
+        self.exit(2, f'{self.prog}: {message}; --help lists what there is\n')
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; wrong input ends in one line and exit status 2."""
-    parser = argparse.ArgumentParser(prog='python -m vit_jax', description=__doc__)
+    parser = Parser(prog='python -m vit_jax', description=__doc__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     command = commands.add_parser('predict', help='classify pictures')
@@ -89,10 +96,11 @@ def add_overrides(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--step', default='newest', help='of a run: newest, best or a number')
     group.add_argument('--resize', default='bilinear', help='position embeddings: or bicubic')
-    group.add_argument('--grid', type=size, help='ROWSxCOLUMNS of them, where no square')
+    group.add_argument('--grid', type=size, help='ROWSxCOLS of them, if no square')
     kinds = typing.get_type_hints(ViT)
     for name in argument_names(ViT):
-        kind: dict[str, Any] = {'type': KINDS.get(kinds[name], kinds[name]), 'metavar': ''}
+        parse = KINDS.get(kinds[name], kinds[name])
+        kind: dict[str, Any] = {'type': parse, 'metavar': parse.__name__.upper()}
         if kinds[name] is bool:
             kind = {'action': argparse.BooleanOptionalAction}
         elif name in CHOICES:
