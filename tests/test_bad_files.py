@@ -61,6 +61,48 @@ def huge_torch(tmp_path):
     return tmp_path / 'a.pt'
 
 
+def encrypted_npz(tmp_path):
+    path = npz(tmp_path, cls=np.zeros(3, np.float32))
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b'PK\x03\x04', 6), (b'PK\x01\x02', 8)):
+        content[content.index(mark) + place] |= 1
+    path.write_bytes(content)
+    return path
+
+
+def hostile_header(tmp_path):
+    header = b'\x93NUMPY\x01\x00' + (3000).to_bytes(2, 'little') + b'(' * 3000
+    with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
+        archive.writestr('cls.npy', header)
+    return tmp_path / 'a.npz'
+
+
+def not_finite(tmp_path):
+    state = random_timm(np.random.default_rng(0))
+    state['norm.bias'] = np.full(32, 1e300)
+    save_file(state, tmp_path / 'a.safetensors')
+    return tmp_path / 'a.safetensors'
+
+
+def described_as(description):
+    def make(tmp_path):
+        told = json.dumps({'description': description})
+        state = random_timm(np.random.default_rng(0))
+        save_file(state, tmp_path / 'a.safetensors', {'vit_jax': told})
+        return tmp_path / 'a.safetensors'
+
+    return make
+
+
+def huge_image(tmp_path):
+    state = random_google(
+        np.random.default_rng(0), flavour='big_vision', pool='gap', posemb='sincos2d'
+    )
+    told = json.dumps({'arguments': {'image_size': 65532}})
+    save_file(state, tmp_path / 'a.safetensors', {'vit_jax': told})
+    return tmp_path / 'a.safetensors'
+
+
 def truncated_safetensors(tmp_path):
     save_file(random_timm(np.random.default_rng(0)), tmp_path / 'a.safetensors')
     whole = (tmp_path / 'a.safetensors').read_bytes()
@@ -176,6 +218,10 @@ BAD = {
     empty_npz: 'no arrays',
     text_npz: 'expected a .npz file',
     zip_of_text: 'expected a .npz file',
+    encrypted_npz: 'expected a .npz file',
+    hostile_header: 'expected a .npz file',
+    not_finite: 'norm.bias: expected finite',
+    huge_image: 'at most 65,536 patches',
     huge_torch: 'GiB, and this machine has',
     truncated_safetensors: 'expected a .safetensors file',
     foreign_safetensors: 'the arrays of a ViT by google, timm, huggingface, seed, got conv1',
@@ -188,16 +234,17 @@ BAD = {
     folder_without_config: 'neither',
     folder_without_weights: 'there is neither',
     file_out_of_its_folder: 'the folder with config.json',
-    pickle_of_code: 'expected a state dict of tensors',
-    zipped_pickle_of_code: 'expected a state dict of tensors',
+    pickle_of_code: 'expected a .pt file, but it cannot be read',
+    zipped_pickle_of_code: 'Weights only load failed',
 }
 CONFIGS = [
     (dict(model_type='bert'), "expected model_type 'vit'"),
     (dict(hidden_act='relu'), 'expected hidden_act'),
     (dict(num_attention_heads='two'), "'two' where heads was expected"),
-    (dict(num_hidden_layers=10**6), 'expected an array'),
-    (dict(num_hidden_layers=10**9), 'whole number from 1 to'),
-    (dict(num_hidden_layers=1), 'no place for'),
+    (dict(num_hidden_layers=10**9), 'says depth=1000000000, its arrays say 2'),
+    (dict(hidden_size=32), 'says dim=32, its arrays say 16'),
+    (dict(hidden_act={}), 'expected hidden_act'),
+    (dict(id2label={str(i): 'a\nb' for i in range(5)}), 'expected names of 5 classes'),
     (dict(image_size=10**12), 'below 65,536'),
     (dict(image_size=400), 'expected 100 x 100 patches'),
     (dict(image_size='large'), "'large' where image_size was expected"),
@@ -215,6 +262,46 @@ def test_bad_files_end_in_one_line_and_status_2(make, tmp_path, capsys):
     output, error = capsys.readouterr()
     assert BAD[make] in error and error.count('\n') == 1 and str(path) in error and not output
     assert not destination.exists() and not (tmp_path / 'was here').exists()
+
+
+@pytest.mark.parametrize(
+    'description',
+    [
+        5,
+        [],
+        None,
+        {'class_names': 'abcde'},
+        {'class_names': [1, 2, 3, 4, 5]},
+        {'class_names': ['a'] * 4},
+        {'class_names': ['\ud800'] * 5},
+        {'preprocessing': [1]},
+        {'preprocessing': {'mean': 0.5, 'std': 0.5}},
+        {'preprocessing': {'mean': ['a'], 'std': [0.5]}},
+        {'preprocessing': {'mean': [0.5], 'std': [float('nan')]}},
+        {'preprocessing': {'mean': [0.5], 'std': [0.5], 'gamma': 2}},
+        {'notes': 5},
+    ],
+    ids=str,
+)
+def test_descriptions_that_are_none_end_in_one_line(description, tmp_path, capsys):
+    path = described_as(description)(tmp_path)
+    destination = tmp_path / 'out.safetensors'
+    assert main(['convert', str(path), str(destination), '--to', 'timm', '--heads', '2']) == 2
+    assert str(path) in (error := capsys.readouterr().err) and error.count('\n') == 1
+    assert not destination.exists()
+
+
+def test_what_lies_beside_is_left_alone(tmp_path, capsys):
+    """Folders and files that look like temporary ones are somebody's."""
+    path = huggingface_folder(tmp_path)
+    for name in ('b.tmp', 'c.safetensors.tmp'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'thesis.tex').write_text('')
+    assert main(['convert', str(path), str(tmp_path / 'b'), '--to', 'huggingface']) == 0
+    assert main(['convert', str(path), str(tmp_path / 'c.safetensors'), '--to', 'seed']) == 0
+    assert len(list(tmp_path.rglob('thesis.tex'))) == 2
+    assert main(['convert', str(path), '.', '--to', 'huggingface']) == 2
+    assert main(['convert', str(path), str(tmp_path / ('x' * 300)), '--to', 'huggingface']) == 2
 
 
 @pytest.mark.parametrize('config, message', CONFIGS, ids=lambda value: next(iter(value)))

@@ -263,6 +263,11 @@ def test_finetuning_from_a_foreign_file_wants_what_it_does_not_tell(finetune_con
     assert description['preprocessing']['channels'] == 3
 
 
+def test_finetuning_without_weights_is_told(finetune_config, tmp_path):
+    with pytest.raises(InputError, match='init.weights: expected a run directory or a weight file'):
+        train(finetune_config, str(tmp_path / 'run'))
+
+
 def test_the_head_is_kept_only_for_the_same_classes(
     pretrained, finetune_config, digits_config, tmp_path
 ):

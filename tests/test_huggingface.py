@@ -109,6 +109,46 @@ def test_a_vit_model_gives_its_pooler_output_and_wants_a_head(tmp_path):
     np.testing.assert_allclose(weights.model.apply(weights.variables, images), expected, atol=1e-5)
 
 
+def test_a_pooler_beside_a_classifier_is_not_taken_for_a_layer_of_it(tmp_path):
+    theirs = huggingface_model()
+    theirs.save_pretrained(tmp_path)
+    state = load_file(tmp_path / 'model.safetensors')
+    state['vit.pooler.dense.weight'] = np.eye(32, dtype=np.float32)
+    state['vit.pooler.dense.bias'] = np.zeros(32, np.float32)
+    save_file(state, tmp_path / 'model.safetensors')
+    with pytest.raises(InputError, match='no place for: vit.pooler'):
+        read_weights(tmp_path)
+
+
+def test_weights_in_several_files_are_read(tmp_path):
+    theirs = huggingface_model()
+    theirs.save_pretrained(tmp_path / 'one')
+    theirs.save_pretrained(tmp_path / 'many', max_shard_size='10KB')
+    assert len(list((tmp_path / 'many').glob('*.safetensors'))) > 1
+    one, many = (read_weights(tmp_path / name).variables for name in ('one', 'many'))
+    jax.tree.map(np.testing.assert_array_equal, one, many)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [dict(do_normalize=False), dict(do_rescale=False), dict(rescale_factor=1 / 127.5)],
+    ids=lambda options: next(iter(options)),
+)
+def test_pixels_are_scaled_as_the_processor_does_it(options, tmp_path):
+    peer('transformers')
+    from transformers import ViTImageProcessorPil
+
+    huggingface_model().save_pretrained(tmp_path)
+    processor = ViTImageProcessorPil(
+        image_mean=[0.4] * 3, image_std=[0.2] * 3, size={'height': 12, 'width': 12}, **options
+    )
+    processor.save_pretrained(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+    expected = processor(picture, return_tensors='np')['pixel_values'][0].transpose(1, 2, 0)
+    got = read_weights(tmp_path).preprocessing().normalize(jnp.asarray(picture)[None])[0]
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_preprocessing_comes_and_goes_with_the_folder(tmp_path):
     peer('transformers')
     from transformers import ViTImageProcessorPil

@@ -130,13 +130,16 @@ def test_weights_are_loaded_for_other_images_and_patches(saved):
     )
 
 
-def test_as_many_patches_in_another_shape_are_resized_unless_told_otherwise(tmp_path):
+def test_as_many_patches_in_another_shape_are_asked_about(tmp_path):
     """16 embeddings: those of 4 x 4 patches, wanted for 2 x 8; or of 2 x 8 from the start."""
     state = random_timm(np.random.default_rng(0), grid=(4, 4))
     save_file(state, tmp_path / 'a.safetensors')
-    wanted = read_weights(tmp_path / 'a.safetensors', heads=2, image_size=(8, 32))
-    assert wanted.notes == ['position embedding resized, bilinear: 4 x 4 → 2 x 8 patches']
-    told = read_weights(tmp_path / 'a.safetensors', heads=2, image_size=(8, 32), grid=(2, 8))
+    wanted = dict(heads=2, image_size=(8, 32))
+    with pytest.raises(InputError, match='expected 4 x 4 or 2 x 8 patches, and only one of these'):
+        read_weights(tmp_path / 'a.safetensors', **wanted)
+    square = read_weights(tmp_path / 'a.safetensors', grid=(4, 4), **wanted)
+    assert square.notes == ['position embedding resized, bilinear: 4 x 4 → 2 x 8 patches']
+    told = read_weights(tmp_path / 'a.safetensors', grid=(2, 8), **wanted)
     assert not told.notes
     np.testing.assert_array_equal(told.variables['params']['pos_embedding'], state['pos_embed'])
 

@@ -1,11 +1,12 @@
 """Every array of a file and every parameter of a model is accounted for."""
 
 import json
+import zipfile
 
 import jax
 import numpy as np
 import pytest
-from conftest import random_variables
+from conftest import peer, random_variables
 from references import random_google, random_timm
 from safetensors.numpy import load_file, save_file
 
@@ -133,7 +134,7 @@ def to_integers(arrays, last):
         (remove, 'expected an array .*LAST'),
         (remove_block, 'expected an array'),
         (add, '1 arrays that the model has no place for: transformer.layers.0.2.bias'),
-        (add_block, 'expected an array|no place for'),
+        (add_block, 'expected an array|no place for|says depth=2, its arrays say 3'),
         (reshape, 'LAST: expected .*got float32'),
         (to_integers, 'LAST: expected .*got .*32'),
     ],
@@ -204,6 +205,51 @@ def test_the_layer_before_the_logits_can_be_left_out(tmp_path):
     assert weights.variables['params']['mlp_head']['layers_1']['kernel'].shape == (32, 5)
     with pytest.raises(InputError, match='representation_size: expected 24'):
         vit_jax.load_weights(path, representation_size=16)
+
+
+def test_variables_of_another_model_are_not_saved(model_and_variables, tmp_path):
+    model, variables = model_and_variables
+    for wrong in (model.clone(depth=3), model.clone(num_classes=9)):
+        with pytest.raises(InputError, match='expected the variables of the model'):
+            vit_jax.save_weights(tmp_path / 'x.safetensors', wrong, variables, format='seed')
+    with pytest.raises(InputError, match='expected names of 5 classes'):
+        names = {'class_names': ['a', 'b']}
+        vit_jax.save_weights(tmp_path / 'x.safetensors', model, variables, 'seed', names)
+    assert not list(tmp_path.iterdir())
+
+
+def test_compressed_pytorch_files_are_read_as_torch_reads_them(tmp_path):
+    peer('torch')
+    import torch
+
+    state = random_timm(np.random.default_rng(0))
+    torch.save({name: torch.from_numpy(x) for name, x in state.items()}, tmp_path / 'a.pth')
+    with (
+        zipfile.ZipFile(tmp_path / 'a.pth') as stored,
+        zipfile.ZipFile(tmp_path / 'b.pth', 'w', zipfile.ZIP_DEFLATED) as deflated,
+    ):
+        for name in stored.namelist():
+            deflated.writestr(name, stored.read(name))
+    expected, got = (vit_jax.load_weights(tmp_path / f'{n}.pth', heads=2)[1] for n in 'ab')
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_patches_of_vit_pytorch_are_square_unless_told(tensors, tmp_path):
+    save_file(tensors, tmp_path / 'b.safetensors')  # 4 x 4 pixels, RGB
+    resized = vit_jax.weights.read_weights(tmp_path / 'b.safetensors', heads=2, patch_size=2)
+    assert resized.model.channels == 3
+    assert 'patch embedding resized: 4 x 4 → 2 x 2 pixels' in resized.notes
+    told, _ = vit_jax.load_weights(tmp_path / 'b.safetensors', heads=2, patch_size=(2, 8))
+    assert told.patch_size == (2, 8) and told.channels == 3
+
+
+def test_what_a_file_has_no_room_for_is_told(model_and_variables, tmp_path, caplog):
+    peer('torch')
+    description = {'class_names': list('abcde'), 'preprocessing': {'mean': (0.1,), 'std': (0.2,)}}
+    vit_jax.save_weights(tmp_path / 'a.pt', *model_and_variables, 'seed', description)
+    assert (
+        "has no room for preprocessing {'mean': (0.1,), 'std': (0.2,)}, class_names" in caplog.text
+    )
 
 
 def test_metadata_is_plain_json(tensors, tmp_path):

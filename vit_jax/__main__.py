@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 import math
+import os
 import sys
 import typing
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser('convert', help="weights into another project's format")
     command.set_defaults(function=convert)
     command.add_argument('weights', metavar='SRC', help=SOURCE)
-    command.add_argument('to_path', metavar='DST', help='file, or folder for huggingface')
+    command.add_argument('to_path', metavar='DST', help='file, replaced if there; or new folder')
     formats = ('google', 'timm', 'huggingface', 'seed')
     command.add_argument('--to', required=True, choices=formats, help="seed: vit-pytorch's")
     add_overrides(command)
@@ -71,7 +72,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         arguments.function(arguments)
-    except InputError as error:
+    except BrokenPipeError:  # whoever read our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (InputError, OSError) as error:
         print('vit_jax:', ' '.join(str(error).split()), file=sys.stderr)
         return 2
     return 0

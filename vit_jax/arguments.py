@@ -76,6 +76,8 @@ def check_arguments(vit: Any) -> None:
             f'patch_size must divide image_size: expected a divisor of {height} x {width} pixels, '
             f'got {patch_height} x {patch_width}; change either'
         )
+    if math.prod(vit.grid) > 2**16:
+        raise InputError(f'expected at most 65,536 patches, got {math.prod(vit.grid):,}')
 
 
 def check_images(vit: Any, shape: tuple[int, ...]) -> None:

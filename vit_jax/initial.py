@@ -48,6 +48,11 @@ def find_start(config: Any, class_names: list[str], channels: int, resumed: Path
         return Start(ViT(**description['model'] | arguments), None, preprocessing, [])
     if config.init.weights:
         return _from_weights(config, arguments, class_names)
+    needed = ('patch_size', 'dim', 'depth', 'heads', 'mlp_dim')
+    if None in (config.data.image_size, config.data.mean) or not arguments.keys() >= set(needed):
+        raise InputError(
+            'init.weights: expected a run directory or a weight file to start from, got none'
+        )
     preprocessing = Preprocessing.from_config(config.data, channels)
     model = ViT(
         **arguments,

@@ -64,6 +64,8 @@ def learning_rate_factors(params: Any, layer_decay: float, freeze: Sequence[str]
     Raises:
       InputError: where a pattern matches nothing.
     """
+    if not all(isinstance(pattern, str) for pattern in freeze):
+        raise InputError(f'optim.freeze: expected a tuple of patterns, got {freeze!r}')
     unmatched = set(freeze)
 
     def factor(name: str, rate: float) -> float:

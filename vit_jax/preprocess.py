@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -39,13 +40,15 @@ class Preprocessing:
             raise InputError(f'expected pictures of 1 or 3 channels, got {self.channels}')
         for name in ('mean', 'std'):
             values = getattr(self, name)
+            if not all(isinstance(x, int | float) and math.isfinite(x) for x in values):
+                raise InputError(f'data.{name}: expected finite numbers, got {values}')
             if len(values) not in (1, self.channels):
                 raise InputError(
                     f'data.{name}: expected 1 or {self.channels} numbers for {self.channels} '
                     f'channels, got {len(values)}: {values}'
                 )
-        if min(self.std) <= 0:
-            raise InputError(f'data.std: expected positive numbers, got {self.std}')
+        if min(self.std) < 1e-6:
+            raise InputError(f'data.std: expected numbers from 1e-6, got {self.std}')
 
     @classmethod
     def from_config(cls, data: Any, channels: int) -> 'Preprocessing':

@@ -20,11 +20,30 @@ from vit_jax.weights.accounting import (
     shorten,
     to_flax,
 )
-from vit_jax.weights.files import Arrays, Tensors, read_tensors, write_tensors
-from vit_jax.weights.resize import ADAPTED, adapt
+from vit_jax.weights.files import (
+    TORCH,
+    Arrays,
+    Tensors,
+    damage_told,
+    read_tensors,
+    write_tensors,
+)
+from vit_jax.weights.resize import ADAPTED, METHODS, adapt
 from vit_jax.weights.run import load_run
 
 FORMATS = {'google': google, 'timm': timm, 'huggingface': huggingface, 'seed': seed}
+# What arrays tell, whatever else is said.
+SIZES = {
+    'image_size',
+    'patch_size',
+    'channels',
+    'num_classes',
+    'dim',
+    'depth',
+    'heads',
+    'dim_head',
+    'mlp_dim',
+}
 
 
 class Weights(NamedTuple):
@@ -81,7 +100,7 @@ def load_weights(
         Face folder. A file's format is told by the names in it.
       resize: how position embeddings are resized: 'bilinear', as Google's, or 'bicubic', as timm's.
       grid: rows and columns of a file's position embeddings, where they are not of a square and
-        nothing tells; without it, of the `image_size=` that is given, if its patches are as many.
+        nothing tells; `image_size=` tells it too, if its patches are as many and no square's.
       **overrides: the ViT's own arguments. What a file cannot tell: `heads=` for timm and
         vit-pytorch, `pool=`, `gelu=`, `norm_eps=` and the like. What is to be different: with
         another `image_size=` or `patch_size=` the embeddings are resized, with another
@@ -120,9 +139,16 @@ def read_weights(
     path = Path(path)
     if unknown := overrides.keys() - set(argument_names(ViT)):
         raise InputError(f'expected arguments of ViT, got {", ".join(sorted(unknown))}')
+    if resize not in METHODS:
+        raise InputError(f'resize: expected one of {", ".join(METHODS)}, got {resize!r}')
     changes = {name: overrides[name] for name in ADAPTED if name in overrides}
     told = {name: value for name, value in overrides.items() if name not in ADAPTED}
-    if (path / 'description.json').is_file():
+    is_run = (path / 'description.json').is_file()
+    if is_run and grid:
+        raise InputError(f'{path}: a run directory tells its grid, expected no grid=')
+    if not is_run and step != 'newest':
+        raise InputError(f'{path}: no run directory, expected no step, got {step!r}')
+    if is_run:
         model, variables, description = load_run(path, step)
         notes: list[str] = []
         trained = model
@@ -136,21 +162,25 @@ def read_weights(
             f'with config.json, but it has neither'
         )
     else:
-        source = huggingface.read_folder(path) if path.is_dir() else read_tensors(path)
+        with damage_told(path):
+            source = huggingface.read_folder(path) if path.is_dir() else read_tensors(path)
         model, params, description, notes = _from_tensors(*source, told, changes, grid, str(path))
     for name in ('num_classes', 'representation_size'):
         new_head |= overrides.get(name, getattr(model, name)) != getattr(model, name)
     model, params, done = adapt(model, params, changes, resize, new_head)
-    class_names = None if new_head else description.get('class_names')
-    if class_names is not None and len(class_names) != model.num_classes:
-        raise InputError(
-            f'{path}: expected {model.num_classes} names of classes, got {len(class_names)}'
-        )
-    described = {
-        'preprocessing': description.get('preprocessing'),
-        'class_names': class_names and list(class_names),
-    }
-    return Weights(model, {'params': unflatten_dict(params, sep='/')}, described, notes + done)
+    weights = Weights(
+        model,
+        {'params': unflatten_dict(params, sep='/')},
+        _describe(path, description, None if new_head else model.num_classes),
+        notes + done,
+    )
+    if weights.description['preprocessing']:
+        try:
+            with damage_told(path):
+                weights.preprocessing()
+        except InputError as error:
+            raise InputError(f'{path}: its preprocessing: {error}') from None
+    return weights
 
 
 def save_weights(
@@ -174,19 +204,61 @@ def save_weights(
       InputError: where the format or the ending is unknown, the format cannot express the model, or
         the file cannot be written.
     """
-    if format not in FORMATS:
+    if format not in list(FORMATS):
         raise InputError(f'format: expected one of {", ".join(FORMATS)}, got {format!r}')
-    path, description = Path(path), description or {}
+    path = Path(path)
     if (path.suffix == '.npz') != (format == 'google') and format != 'huggingface':
         raise InputError(f"{path}: '.npz' belongs to format 'google' and no other, got {format!r}")
     FORMATS[format].check(model)
-    arrays = from_flax(_flat(variables), FORMATS[format].entries(model))
+    params = _flat(variables)
+    if (shapes := {n: x.shape for n, x in params.items()}) != parameter_shapes(model):
+        wrong = dict(set(shapes.items()) ^ set(parameter_shapes(model).items()))
+        raise InputError(f'expected the variables of the model, but not so: {shorten(wrong)}')
+    described = _describe(path, description or {}, model.num_classes)
+    arrays = from_flax(params, FORMATS[format].entries(model))
     write = huggingface.write_folder if format == 'huggingface' else write_tensors
-    write(path, arrays, model, description)
+    write(path, arrays, model, described)
+    lost = [name for name, value in described.items() if value]
+    if lost and path.suffix in ('.npz', *TORCH) and format != 'huggingface':
+        what = ', '.join(f'{name} {described[name]}' for name in lost)
+        logging.getLogger('vit_jax').warning('%s: has no room for %s', path, what)
 
 
 def _flat(variables: dict[str, Any]) -> Arrays:
-    return {n: np.asarray(x) for n, x in flatten_dict(variables['params'], sep='/').items()}
+    params = flatten_dict(variables.get('params', {}), sep='/')
+    return {name: np.asarray(x, np.float32) for name, x in params.items()}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether they are equal, or the same size in pixels."""
+    sizes = isinstance(one, tuple) != isinstance(other, tuple)
+    return pair(one) == pair(other) if sizes else one == other
+
+
+def _describe(path: Path, description: Any, num_classes: int | None) -> dict[str, Any]:
+    """A description with all its keys.
+
+    Args:
+      num_classes: that should have names; None for a new head, whose classes have none.
+
+    Raises:
+      InputError: where it is none.
+    """
+    known = {'preprocessing', 'class_names'}
+    if not isinstance(description, dict) or description.keys() - known:
+        raise InputError(f'{path}: expected a description of it, got {description!r}')
+    class_names = description.get('class_names') if num_classes else None
+    if class_names is not None:
+        is_names = isinstance(class_names, list | tuple) and all(
+            isinstance(name, str) and name.isprintable() for name in class_names
+        )
+        if not is_names or len(class_names) != num_classes:
+            raise InputError(f'{path}: expected names of {num_classes} classes, got {class_names}')
+    preprocessing = description.get('preprocessing')
+    return {
+        'preprocessing': preprocessing,
+        'class_names': None if class_names is None else list(class_names),
+    }
 
 
 def _from_tensors(
@@ -225,6 +297,11 @@ def _from_tensors(
         wanted = dict(changes)
         wanted['wanted_size'] = wanted.pop('image_size', None)
         inferred = layout.infer(tensors, {**wanted, **told_beside, **told, 'grid': grid})
+        for size in SIZES & told_beside.keys() - told.keys():
+            if not _same(inferred[size], told_beside[size]):
+                raise InputError(
+                    f'it says {size}={told_beside[size]!r}, its arrays say {inferred[size]!r}'
+                )
         model = ViT(**{**inferred, **told_beside, **told})
     except (InputError, TypeError) as error:  # what the file says need not be of any right type
         raise InputError(f'{name}: {error}') from None
@@ -235,4 +312,4 @@ def _from_tensors(
         notes.append(f'new head of zeros: {model.num_classes} classes')
     params = to_flax(tensors, layout.entries(model, tensors), model, name, new)
     description = beside.get('description', getattr(layout, 'DESCRIPTION', {}))
-    return model, params, description, notes + description.get('notes', [])
+    return model, params, description, notes + beside.get('notes', [])

@@ -99,7 +99,10 @@ def to_flax(
         for theirs, place, _ in _pieces(layouts[ours], params[ours]):
             with damage_told(name):
                 array = tensors[theirs].read()
-            place[...] = layouts[ours].to_ours(array)
+            with np.errstate(over='ignore'):
+                place[...] = layouts[ours].to_ours(array)
+            if not np.isfinite(place).all():
+                raise InputError(f'{name}: {theirs}: expected finite float32 numbers')
     return params
 
 
@@ -132,17 +135,14 @@ def check_expressible(model: ViT, format: str, expressible: Mapping[str, tuple[A
             )
 
 
-def check_projection(model: ViT, format: str, even: bool) -> None:
-    """Holds the attention of a model against a format's, which always projects its output.
-
-    Args:
-      even: whether the heads have to split `dim` among them.
+def check_projection(model: ViT, format: str) -> None:
+    """Holds a model's attention against one that always projects, and whose heads split `dim`.
 
     Raises:
       InputError: where it is another one.
     """
     inner_dim = model.heads * model.dim_head
-    if (model.heads == 1 and inner_dim == model.dim) or (even and inner_dim != model.dim):
+    if model.heads == 1 or inner_dim != model.dim:
         raise InputError(
             f'format {format!r}: expected several heads that share the {model.dim} features, '
             f'got {model.heads} of {model.dim_head}'

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,14 +79,15 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
 
 @contextlib.contextmanager
 def damage_told(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Makes an InputError of what libraries raise over a damaged file."""
-    damaged = (safetensors.SafetensorError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
+    """Makes an InputError of whatever libraries raise over a damaged or a hostile file."""
     try:
         yield
     except InputError:
         raise
-    except (*damaged, ValueError) as error:
-        raise InputError(f'{path}: expected a {Path(path).suffix} file, but: {error}') from None
+    except Exception as error:
+        kind = f'a {Path(path).suffix} file' if Path(path).suffix else 'weights'
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f'{path}: expected {kind}, but it cannot be read: {reason}') from None
 
 
 def write_tensors(
@@ -109,7 +109,7 @@ def write_tensors(
         raise InputError(f'{path}: expected a file ending in .npz, .safetensors, .pt or .pth')
     if not path.parent.is_dir():
         raise InputError(f'{path}: expected a file in a folder that exists')
-    temporary = path.with_name(path.name + '.tmp')
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
         if path.suffix == '.safetensors':
             arguments = arguments_for(ViT, model)
@@ -121,7 +121,7 @@ def write_tensors(
                 np.savez(file, **arrays)  # type: ignore[arg-type]
         else:
             torch = _import_torch(path)
-            torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, temporary)
+            torch.save({k: torch.from_numpy(v.copy()) for k, v in arrays.items()}, temporary)
         temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         temporary.unlink(missing_ok=True)
@@ -140,7 +140,11 @@ def _open_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
             functools.partial(file.get_tensor, name),
         )
     described = parse_json((file.metadata() or {}).get('vit_jax', '{}'))
-    if not (isinstance(described, dict) and isinstance(described.get('arguments', {}), dict)):
+    parts = described.values() if isinstance(described, dict) else [described]
+    if not all(isinstance(part, dict) for part in parts) or described.keys() - {
+        'arguments',
+        'description',
+    }:
         raise InputError(f"{path}: its metadata 'vit_jax' is not what this package writes")
     unknown = described.get('arguments', {}).keys() - set(argument_names(ViT))
     if unknown:
@@ -182,12 +186,11 @@ def _open_npz(path: Path) -> Tensors:
 
 def _open_torch(path: Path) -> Tensors:
     torch = _import_torch(path)
-    try:
-        mapped = zipfile.is_zipfile(path)  # else of PyTorch before 1.6
-        content = torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
-    except Exception as error:  # torch raises many kinds for a damaged or a forbidden file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f'{path}: expected a state dict of tensors, but: {reason}') from None
+    mapped = False  # files of PyTorch before 1.6, and compressed ones, cannot be
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            mapped = all(x.compress_type == zipfile.ZIP_STORED for x in archive.infolist())
+    content = torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     if isinstance(content, dict) and len(content) == 1 and {'model', 'state_dict'} & content.keys():
         content = next(iter(content.values()))
     if not (isinstance(content, dict) and all(map(torch.is_tensor, content.values()))):
@@ -195,7 +198,7 @@ def _open_torch(path: Path) -> Tensors:
         raise InputError(f'{path}: expected a state dict of tensors, got {got}')
 
     def read(tensor: Any) -> np.ndarray:
-        return tensor.detach().float().numpy()
+        return tensor.detach().resolve_neg().float().numpy()
 
     tensors = {}
     for name, tensor in content.items():

@@ -66,16 +66,15 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
     query = shape_of(tensors, f'{block}{attention}/query/kernel', 3 + stacked)
     mlp_dim = shape_of(tensors, f'{block}{mlp}/Dense_0/kernel', 2 + stacked)[-1]
     patch_size = p1 if p1 == p2 else (p1, p2)
+    pre_logits = 'pre_logits/kernel'
     positions = next((name for name in POSITIONS if name in tensors), None)
     if positions:
         if positions == OLD_POSITIONS:
             told = {'posemb': 'learned', **told}
         length = shape_of(tensors, positions, 3)[1]
         images = infer_positions(length, 'cls' in tensors, patch_size, told)
-    elif image_size := told.get('image_size') or told.get('wanted_size'):
-        images = {'image_size': image_size, 'posemb': 'sincos2d'}
     else:
-        raise InputError('a sincos2d model, whose image size is not in the file; give image_size=')
+        images = {'image_size': _sincos2d_size(patch_size, told), 'posemb': 'sincos2d'}
     return {
         **images,
         **infer_classes(tensors, HEAD_ARRAY, 1, told),
@@ -88,9 +87,7 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
         'mlp_dim': mlp_dim,
         'pool': 'map' if _map_head(tensors) is not None else 'cls' if 'cls' in tensors else 'gap',
         'class_token': 'cls' in tensors,
-        'representation_size': tensors['pre_logits/bias'].shape[-1]
-        if 'pre_logits/bias' in tensors
-        else 0,
+        'representation_size': shape_of(tensors, pre_logits, 2)[1] if pre_logits in tensors else 0,
         'qkv_bias': True,
         'norm_eps': 1e-6,
         'gelu': 'tanh',
@@ -146,7 +143,24 @@ def check(model: ViT) -> None:
     """
     check_expressible(model, 'google', EXPRESSIBLE)
     check_expressible(model, 'google', {'class_token': (model.pool == 'cls',)})
-    check_projection(model, 'google', even=False)
+    check_projection(model, 'google')
+
+
+def _sincos2d_size(patch_size: int | tuple[int, int], told: dict[str, Any]) -> tuple[int, int]:
+    """An image size that no array tells, of as many patches as are told or wanted.
+
+    Raises:
+      InputError: where nothing is.
+    """
+    if told.get('grid'):
+        rows, columns = pair(told['grid'])
+    elif image_size := told.get('image_size') or told.get('wanted_size'):
+        sizes = zip(pair(image_size), pair(told.get('patch_size', patch_size)), strict=True)
+        rows, columns = (image // patch for image, patch in sizes)
+    else:
+        raise InputError('a sincos2d model, whose image size is not in the file; give image_size=')
+    p1, p2 = pair(patch_size)
+    return rows * p1, columns * p2
 
 
 def _block(tensors: Tensors) -> tuple[str, tuple[str, ...]]:

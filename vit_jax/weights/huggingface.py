@@ -8,6 +8,7 @@ memory than it writes into files; both are read, the files' are written.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from vit_jax.arguments import pair
 from vit_jax.errors import InputError
 from vit_jax.model import ViT
 from vit_jax.run_directory import read_json
-from vit_jax.weights.accounting import Entry, check_expressible, check_projection, linear, norm
+from vit_jax.weights import timm
+from vit_jax.weights.accounting import (
+    Entry,
+    check_expressible,
+    check_projection,
+    linear,
+    norm,
+    shorten,
+)
 from vit_jax.weights.files import Arrays, Tensors, read_tensors, write_tensors
 from vit_jax.weights.infer import (
     count_layers,
@@ -56,12 +65,12 @@ NAMES = {
     'fc1': 'mlp.fc1',
     'fc2': 'mlp.fc2',
 }
-GELUS = {'gelu': 'erf', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh'}
+GELUS = {'gelu': 'erf', 'gelu_python': 'erf', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh'}
 FILES = ('model.safetensors', 'pytorch_model.bin')
 
 
 def read_folder(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """A folder's arrays, and what its JSON files tell: 'arguments' and 'description'.
+    """A folder's arrays, and what its JSON files tell: 'arguments', 'description', 'notes'.
 
     Raises:
       InputError: where a file is missing or damaged, or it is no ViT.
@@ -69,26 +78,26 @@ def read_folder(path: Path) -> tuple[Tensors, dict[str, Any]]:
     config = read_json(path / 'config.json')
     if not isinstance(config, dict) or not {'model_type', 'architecture'} & config.keys():
         raise InputError(f'{path}: its config.json is neither of Hugging Face nor of timm')
-    file = next((path / name for name in FILES if (path / name).is_file()), None)
-    if file is None:
-        raise InputError(f'{path}: expected {" or ".join(FILES)} in it, but there is neither')
-    tensors, _ = read_tensors(file)
+    tensors = _read_files(path)
     if 'model_type' not in config:
-        pretrained = config.get('pretrained_cfg', {})
-        return tensors, {'description': _preprocessing(pretrained, 'mean', 'std')}
+        return tensors, timm.read_config(config)
     if config['model_type'] != 'vit':
         raise InputError(f"{path}: expected model_type 'vit', got {config['model_type']!r}")
     processor = path / 'preprocessor_config.json'
-    description = {}
+    description: dict[str, Any] = {}
+    notes: list[str] = []
     if processor.is_file():
-        description = _preprocessing(read_json(processor), 'image_mean', 'image_std')
+        description, notes = _preprocessing(read_json(processor))
     names = config.get('id2label')
     if isinstance(names, dict) and HEAD_ARRAY in tensors:
         count = shape_of(tensors, HEAD_ARRAY, 2)[0]
         if names.keys() != {str(label) for label in range(count)}:
             raise InputError(f'{path}: expected id2label with {count} classes, got {len(names)}')
-        description['class_names'] = [str(names[str(label)]) for label in range(count)]
-    return tensors, {'arguments': _arguments(path, config), 'description': description}
+        class_names = [str(names[str(label)]) for label in range(count)]
+        if class_names != _placeholders(count):
+            description['class_names'] = class_names
+    arguments = _arguments(path, config)
+    return tensors, {'arguments': arguments, 'description': description, 'notes': notes}
 
 
 def recognises(tensors: Tensors) -> bool:
@@ -110,6 +119,7 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
     inner_dim = shape_of(tensors, f'{vit}{layer.format(0)}{names["q"]}.weight', 2)[0]
     length = shape_of(tensors, f'{vit}embeddings.position_embeddings', 3)[1]
     pooler = f'{vit}pooler.dense.weight'
+    is_vit_model = pooler in tensors and HEAD_ARRAY not in tensors
     return {
         **infer_classes(tensors, HEAD_ARRAY, 0, told),
         'patch_size': patch_size,
@@ -118,7 +128,8 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
         'depth': count_layers(tensors, vit + layer.split('{}')[0]),
         **split_heads(inner_dim, told.get('heads')),
         'mlp_dim': shape_of(tensors, f'{vit}{layer.format(0)}{names["fc1"]}.weight', 2)[0],
-        'representation_size': shape_of(tensors, pooler, 2)[0] if pooler in tensors else 0,
+        # ViTForImageClassification has no use for a pooler.
+        'representation_size': shape_of(tensors, pooler, 2)[0] if is_vit_model else 0,
         **infer_positions(length, 1, patch_size, {'posemb': 'learned', **told}),
     }
 
@@ -151,10 +162,11 @@ def write_folder(path: Path, arrays: Arrays, model: ViT, description: dict[str, 
     Raises:
       InputError: where the folder is there with something in it, or cannot be written.
     """
-    if not path.parent.is_dir() or (path.exists() and (path.is_file() or any(path.iterdir()))):
+    taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if taken or not path.name or not path.parent.is_dir():
         raise InputError(f'{path}: expected a new folder, in one that exists')
     class_names = description.get('class_names')
-    names = class_names or [f'LABEL_{label}' for label in range(model.num_classes)]
+    names = class_names or _placeholders(model.num_classes)
     config = {
         'architectures': ['ViTForImageClassification'],
         'model_type': 'vit',
@@ -171,9 +183,12 @@ def write_folder(path: Path, arrays: Arrays, model: ViT, description: dict[str, 
         'id2label': {str(label): name for label, name in enumerate(names)},
         'label2id': {name: label for label, name in enumerate(names)},
     }
-    temporary = path.with_name(path.name + '.tmp')
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
         temporary.mkdir()
+    except OSError as error:
+        raise InputError(f'{path}: expected a place that can be written, got: {error}') from None
+    try:
         (temporary / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
         if preprocessing := description.get('preprocessing'):
             height, width = pair(model.image_size)
@@ -200,7 +215,7 @@ def check(model: ViT) -> None:
     InputError: where ViTForImageClassification computes something else than the model.
     """
     check_expressible(model, 'huggingface', EXPRESSIBLE)
-    check_projection(model, 'huggingface', even=True)
+    check_projection(model, 'huggingface')
 
 
 def _layout(tensors: Tensors) -> tuple[str, str, dict[str, str]]:
@@ -217,7 +232,7 @@ def _arguments(path: Path, config: dict[str, Any]) -> dict[str, Any]:
       InputError: where one is missing, or not what our ViT can compute.
     """
     act = config.get('hidden_act')
-    if act not in GELUS:
+    if act not in list(GELUS):
         raise InputError(f'{path}: expected hidden_act out of {", ".join(GELUS)}, got {act!r}')
     if config.get('pooler_act', 'tanh') != 'tanh':
         raise InputError(f"{path}: expected pooler_act 'tanh', got {config['pooler_act']!r}")
@@ -226,6 +241,10 @@ def _arguments(path: Path, config: dict[str, Any]) -> dict[str, Any]:
         'norm_eps': config.get('layer_norm_eps'),
         'image_size': config.get('image_size'),
         'depth': config.get('num_hidden_layers'),
+        'dim': config.get('hidden_size'),
+        'mlp_dim': config.get('intermediate_size'),
+        'patch_size': config.get('patch_size'),
+        'channels': config.get('num_channels'),
     }
     for name, value in arguments.items():
         if not isinstance(value, (int, float, tuple)) or isinstance(value, bool):
@@ -233,22 +252,41 @@ def _arguments(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     return arguments | {'gelu': GELUS[act], 'qkv_bias': bool(config.get('qkv_bias', True))}
 
 
-def _preprocessing(config: dict[str, Any], mean: str, std: str) -> dict[str, Any]:
-    """Mean and std, where both are told, and how pictures were made to fit, where we differ."""
-    if mean not in config or std not in config:
-        return {}
-    told = {'mean': tuple(config[mean]), 'std': tuple(config[std])}
-    others = {
-        'do_center_crop': (None, False),
-        'crop_pct': (None, 1.0),
-        'crop_mode': (None, 'squash'),
-        'interpolation': (None, 'bilinear'),
-        'resample': (None, 2),
-        'rescale_factor': (None, 1 / 255),
-    }
-    differ = [f'{k} {config[k]}' for k, same in others.items() if config.get(k) not in same]
-    notes = [f'its pictures were prepared with {", ".join(differ)}, ours are resized whole']
-    return {'preprocessing': told, 'notes': notes if differ else []}
+def _preprocessing(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Describes mean and std of the pixels in [0, 1], and notes where we resize otherwise."""
+    if not {'image_mean', 'image_std'} <= config.keys():
+        return {}, []
+    normalize, rescale = config.get('do_normalize', True), config.get('do_rescale', True)
+    scale = 255 * (config.get('rescale_factor', 1 / 255) if rescale else 1)
+    mean = config['image_mean'] if normalize else (0.0,)
+    std = config['image_std'] if normalize else (1.0,)
+    told = {'mean': tuple(x / scale for x in mean), 'std': tuple(x / scale for x in std)}
+    others = {'do_center_crop': (None, False), 'do_resize': (None, True), 'resample': (None, 2)}
+    return {'preprocessing': told}, timm.differing(config, others)
+
+
+def _read_files(path: Path) -> Tensors:
+    """The arrays of a folder, in one file or in several that an index lists.
+
+    Raises:
+      InputError: where there are none.
+    """
+    for name in FILES:
+        if (path / name).is_file():
+            return read_tensors(path / name)[0]
+        if (path / f'{name}.index.json').is_file():
+            shards = set(read_json(path / f'{name}.index.json')['weight_map'].values())
+            if any(Path(shard).name != shard for shard in shards):
+                raise InputError(f'{path}: expected an index of files in it, got {shorten(shards)}')
+            return {
+                k: x for shard in sorted(shards) for k, x in read_tensors(path / shard)[0].items()
+            }
+    raise InputError(f'{path}: expected {" or ".join(FILES)} in it, but there is neither')
+
+
+def _placeholders(count: int) -> list[str]:
+    """What transformers calls classes without names."""
+    return [f'LABEL_{label}' for label in range(count)]
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> list[float]:

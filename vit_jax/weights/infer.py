@@ -61,8 +61,8 @@ def infer_positions(
 ) -> dict[str, Any]:
     """`image_size` and `posemb` of so many learned position embeddings.
 
-    Their grid is the one that was told, else a square, else that of the image size that somebody
-    wants of the model.
+    Their grid is the one that was told, else a square, or that of the image size that somebody
+    wants of the model, where not both are possible.
 
     Args:
       num_positions: length of the position embedding.
@@ -92,13 +92,14 @@ def infer_positions(
     else:
         sides = (math.isqrt(max(num_positions - prefix, 0)) for prefix in covered.values())
         grids = [(side, side) for side in sides if side]
-        if told.get('wanted_size') and not _fitting(grids, covered, num_positions):
-            grids = [grid_of(told['wanted_size'])]
+        if told.get('wanted_size'):
+            grids.append(grid_of(told['wanted_size']))
     fitting = _fitting(grids, covered, num_positions)
     if len(fitting) != 1:
         raise InputError(
             f'{num_positions} position embeddings, with {num_prefix} tokens before the patches: '
-            f'expected {" or ".join(f"{rows} x {columns}" for rows, columns in grids)} patches; '
+            f'expected {" or ".join(f"{r} x {c}" for r, c in dict.fromkeys(grids))} patches, '
+            f'and only one of these possible; '
             f"give grid=(rows, columns) of the weights, and posemb='learned' or 'learned_patches'"
         )
     (posemb, (rows, columns)), *_ = fitting

@@ -7,7 +7,7 @@ from vit_jax.checkpoint import Checkpoints
 from vit_jax.errors import InputError
 from vit_jax.model import ViT
 from vit_jax.run_directory import read_json
-from vit_jax.weights.files import abstract_variables
+from vit_jax.weights.files import abstract_variables, damage_told
 
 
 def load_run(
@@ -26,7 +26,8 @@ def load_run(
       InputError: where that is no run directory, or has no such checkpoint.
     """
     description = read_json(run_directory / 'description.json')
-    model = ViT(**description.pop('model'))
+    with damage_told(run_directory):
+        model = ViT(**description.pop('model'))
     if not (run_directory / 'checkpoints').is_dir():
         raise InputError(f'{run_directory}: the run has not saved a checkpoint yet')
     with Checkpoints(run_directory, read_only=True) as checkpoints:
@@ -35,4 +36,6 @@ def load_run(
         if number not in checkpoints.steps:
             there = ', '.join(map(str, checkpoints.steps)) or 'none'
             raise InputError(f'{run_directory}: no checkpoint {step}; there are: {there}')
-        return model, checkpoints.restore(number, abstract_variables(model)), description
+        with damage_told(run_directory):
+            variables = checkpoints.restore(number, abstract_variables(model))
+        return model, variables, description

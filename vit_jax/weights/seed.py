@@ -1,6 +1,7 @@
 """vit-pytorch's state dict (`vit_pytorch/vit.py`, versions 0.24 to 0.27), both directions.
 
-Heads are not in it, nor is whether the pooling is 'cls' or 'mean'.
+Heads are not in it, nor is whether the pooling is 'cls' or 'mean', nor of what shape patches are:
+without a word they are square, of RGB before grey.
 """
 
 import math
@@ -91,17 +92,17 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _infer_patch(patch_dim: int, told: dict[str, Any]) -> tuple[int | tuple[int, int], int]:
-    """Patch size and channels; at most one of RGB and grey can make a square patch."""
-    if 'patch_size' in told:
-        height, width = pair(told['patch_size'])
-        channels = told.get('channels') or patch_dim // (height * width)
-        if height * width * channels == patch_dim:
-            return told['patch_size'], channels
-    for channels in (told['channels'],) if 'channels' in told else (3, 1):
-        side = math.isqrt(patch_dim // max(channels, 1))
-        if side * side * channels == patch_dim:
-            return side, channels
+    """Patch size and channels: as told, else square, of RGB before grey."""
+    channels = (told['channels'],) if 'channels' in told else (3, 1)
+    height, width = pair(told.get('patch_size', 1))
+    for c in channels:
+        if 'patch_size' in told and height * width * c == patch_dim:
+            return told['patch_size'], c
+    for c in channels:
+        side = math.isqrt(patch_dim // max(c, 1))
+        if side * side * c == patch_dim:
+            return side, c
     raise InputError(
         f'expected square patches of RGB or grey, got {patch_dim} numbers a patch; '
-        f'give patch_size=(height, width)'
+        f'give patch_size=(height, width) or channels='
     )

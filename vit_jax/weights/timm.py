@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.arguments import pair
+from vit_jax.errors import InputError
 from vit_jax.model import ViT
 from vit_jax.weights.accounting import Entry, check_expressible, check_projection, linear, norm
 from vit_jax.weights.files import Tensors
@@ -126,7 +127,48 @@ def check(model: ViT) -> None:
     check_expressible(model, 'timm', EXPRESSIBLE)
     if model.distilled:
         check_expressible(model, 'timm', {'num_registers': (0,), 'posemb': ('learned',)})
-    check_projection(model, 'timm', even=True)
+    check_projection(model, 'timm')
+
+
+def read_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What the `config.json` beside a file on the hub tells: 'arguments', 'description', 'notes'.
+
+    Raises:
+      InputError: where it asks for something that is not in our ViT.
+    """
+    pretrained, model_args = config.get('pretrained_cfg') or {}, config.get('model_args') or {}
+    gelus = {None: 'erf', 'gelu': 'erf', 'gelu_tanh': 'tanh'}
+    act = model_args.get('act_layer')
+    pool = config.get('global_pool') or pretrained.get('global_pool')
+    if act not in gelus or pool not in (None, '', 'token', 'avg', 'map'):
+        raise InputError(f'expected act_layer gelu and a known global_pool, got {act!r}, {pool!r}')
+    arguments: dict[str, Any] = {'gelu': gelus[act]}
+    if 'num_heads' in model_args:
+        arguments['heads'] = model_args['num_heads']
+    if 'input_size' in pretrained:
+        arguments['image_size'] = tuple(pretrained['input_size'][1:])
+    if pool == 'avg':
+        arguments['pool'] = 'gap'
+    description: dict[str, Any] = {'class_names': config.get('label_names')}
+    if {'mean', 'std'} <= pretrained.keys():
+        told = {'mean': tuple(pretrained['mean']), 'std': tuple(pretrained['std'])}
+        description['preprocessing'] = told
+    others = {
+        'crop_pct': (None, 1.0),
+        'crop_mode': (None, 'squash'),
+        'interpolation': (None, 'bilinear'),
+    }
+    known = {'act_layer', 'num_heads', 'fc_norm', 'global_pool'}
+    notes = differing(pretrained, others)
+    if unknown := sorted(model_args.keys() - known):
+        notes.append(f'in config.json, and left aside: model_args {", ".join(unknown)}')
+    return {'arguments': arguments, 'description': description, 'notes': notes}
+
+
+def differing(config: dict[str, Any], same: dict[str, tuple[Any, ...]]) -> list[str]:
+    """A note on how pictures were made to fit, where it is not as we do it."""
+    found = [f'{k} {config[k]}' for k, values in same.items() if config.get(k) not in values]
+    return [f'pictures were prepared with {", ".join(found)}, ours are resized whole'] * bool(found)
 
 
 def conv_layout(model: ViT) -> tuple[Any, Any]:
