@@ -3,86 +3,16 @@
 import logging
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-
-from vit_jax.arguments import argument_names, pair
 from vit_jax.errors import InputError
 from vit_jax.model import ViT
-from vit_jax.preprocess import Preprocessing
-from vit_jax.weights import google, huggingface, seed, timm
-from vit_jax.weights.accounting import (
-    HEAD,
-    from_flax,
-    parameter_shapes,
-    shorten,
-    to_flax,
-)
-from vit_jax.weights.files import (
-    TORCH,
-    Arrays,
-    Tensors,
-    damage_told,
-    read_tensors,
-    write_tensors,
-)
-from vit_jax.weights.resize import ADAPTED, METHODS, adapt
-from vit_jax.weights.run import load_run
+from vit_jax.weights.accounting import from_flax, parameter_shapes, shorten
+from vit_jax.weights.files import TORCH, write_tensors
+from vit_jax.weights.huggingface_folder import write_folder
+from vit_jax.weights.reading import FORMATS, Weights, describe, flatten, read_weights
 
-FORMATS = {'google': google, 'timm': timm, 'huggingface': huggingface, 'seed': seed}
-# What arrays tell, whatever else is said.
-SIZES = {
-    'image_size',
-    'patch_size',
-    'channels',
-    'num_classes',
-    'dim',
-    'depth',
-    'heads',
-    'dim_head',
-    'mlp_dim',
-}
-
-
-class Weights(NamedTuple):
-    """What a run directory or a weight file holds.
-
-    Args:
-      model: with the arguments that its parameters need.
-      variables: {'params': …}, as `ViT.init` lays them out.
-      description: 'class_names' (a list), and 'preprocessing' (arguments of
-        `vit_jax.preprocess.Preprocessing`); None where it is not known.
-      notes: what was not taken as it lay there, in words.
-    """
-
-    model: ViT
-    variables: dict[str, Any]
-    description: dict[str, Any]
-    notes: list[str]
-
-    def preprocessing(
-        self, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
-    ) -> Preprocessing:
-        """What pictures go through before the model.
-
-        Args:
-          mean, std: instead of the described ones.
-
-        Raises:
-          InputError: where they are neither given nor described, or channels cannot be pictures'.
-        """
-        model, described = self.model, dict(self.description['preprocessing'] or {})
-        given = {'mean': mean, 'std': std}
-        told = described | {name: value for name, value in given.items() if value is not None}
-        if not {'mean', 'std'} <= told.keys():
-            raise InputError(
-                'expected mean and std of the pixels that the weights were trained with; '
-                'the file does not tell them'
-            )
-        size = pair(model.image_size)
-        return Preprocessing(**{**told, 'image_size': size, 'channels': model.channels})
+__all__ = ['Weights', 'load_weights', 'read_weights', 'save_weights']
 
 
 def load_weights(
@@ -121,68 +51,6 @@ def load_weights(
     return weights.model, weights.variables
 
 
-def read_weights(
-    path: str | os.PathLike[str],
-    *,
-    step: str | int = 'newest',
-    resize: str = 'bilinear',
-    grid: tuple[int, int] | None = None,
-    new_head: bool = False,
-    **overrides: Any,
-) -> Weights:
-    """`load_weights` with all that is known besides.
-
-    Args:
-      step: of a run's checkpoint: 'newest', 'best' (on the test split) or a number.
-      new_head: whether the head is to be zeros also where the number of classes stays.
-    """
-    path = Path(path)
-    if unknown := overrides.keys() - set(argument_names(ViT)):
-        raise InputError(f'expected arguments of ViT, got {", ".join(sorted(unknown))}')
-    if resize not in METHODS:
-        raise InputError(f'resize: expected one of {", ".join(METHODS)}, got {resize!r}')
-    changes = {name: overrides[name] for name in ADAPTED if name in overrides}
-    told = {name: value for name, value in overrides.items() if name not in ADAPTED}
-    is_run = (path / 'description.json').is_file()
-    if is_run and grid:
-        raise InputError(f'{path}: a run directory tells its grid, expected no grid=')
-    if not is_run and step != 'newest':
-        raise InputError(f'{path}: no run directory, expected no step, got {step!r}')
-    if is_run:
-        model, variables, description = load_run(path, step)
-        notes: list[str] = []
-        trained = model
-        model = model.clone(**told)
-        if parameter_shapes(model) != parameter_shapes(trained):
-            raise InputError(f'{path}: {told} would change the shapes of its parameters')
-        params = _flat(variables)
-    elif path.is_dir() and not (path / 'config.json').is_file():
-        raise InputError(
-            f'{path}: expected a run directory with description.json, or a folder of Hugging Face '
-            f'with config.json, but it has neither'
-        )
-    else:
-        with damage_told(path):
-            source = huggingface.read_folder(path) if path.is_dir() else read_tensors(path)
-        model, params, description, notes = _from_tensors(*source, told, changes, grid, str(path))
-    for name in ('num_classes', 'representation_size'):
-        new_head |= overrides.get(name, getattr(model, name)) != getattr(model, name)
-    model, params, done = adapt(model, params, changes, resize, new_head)
-    weights = Weights(
-        model,
-        {'params': unflatten_dict(params, sep='/')},
-        _describe(path, description, None if new_head else model.num_classes),
-        notes + done,
-    )
-    if weights.description['preprocessing']:
-        try:
-            with damage_told(path):
-                weights.preprocessing()
-        except InputError as error:
-            raise InputError(f'{path}: its preprocessing: {error}') from None
-    return weights
-
-
 def save_weights(
     path: str | os.PathLike[str],
     model: ViT,
@@ -210,106 +78,15 @@ def save_weights(
     if (path.suffix == '.npz') != (format == 'google') and format != 'huggingface':
         raise InputError(f"{path}: '.npz' belongs to format 'google' and no other, got {format!r}")
     FORMATS[format].check(model)
-    params = _flat(variables)
+    params = flatten(variables)
     if (shapes := {n: x.shape for n, x in params.items()}) != parameter_shapes(model):
         wrong = dict(set(shapes.items()) ^ set(parameter_shapes(model).items()))
         raise InputError(f'expected the variables of the model, but not so: {shorten(wrong)}')
-    described = _describe(path, description or {}, model.num_classes)
+    described = describe(path, description or {}, model.num_classes)
     arrays = from_flax(params, FORMATS[format].entries(model))
-    write = huggingface.write_folder if format == 'huggingface' else write_tensors
+    write = write_folder if format == 'huggingface' else write_tensors
     write(path, arrays, model, described)
     lost = [name for name, value in described.items() if value]
     if lost and path.suffix in ('.npz', *TORCH) and format != 'huggingface':
         what = ', '.join(f'{name} {described[name]}' for name in lost)
         logging.getLogger('vit_jax').warning('%s: has no room for %s', path, what)
-
-
-def _flat(variables: dict[str, Any]) -> Arrays:
-    params = flatten_dict(variables.get('params', {}), sep='/')
-    return {name: np.asarray(x, np.float32) for name, x in params.items()}
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether they are equal, or the same size in pixels."""
-    sizes = isinstance(one, tuple) != isinstance(other, tuple)
-    return pair(one) == pair(other) if sizes else one == other
-
-
-def _describe(path: Path, description: Any, num_classes: int | None) -> dict[str, Any]:
-    """A description with all its keys.
-
-    Args:
-      num_classes: that should have names; None for a new head, whose classes have none.
-
-    Raises:
-      InputError: where it is none.
-    """
-    known = {'preprocessing', 'class_names'}
-    if not isinstance(description, dict) or description.keys() - known:
-        raise InputError(f'{path}: expected a description of it, got {description!r}')
-    class_names = description.get('class_names') if num_classes else None
-    if class_names is not None:
-        is_names = isinstance(class_names, list | tuple) and all(
-            isinstance(name, str) and name.isprintable() for name in class_names
-        )
-        if not is_names or len(class_names) != num_classes:
-            raise InputError(f'{path}: expected names of {num_classes} classes, got {class_names}')
-    preprocessing = description.get('preprocessing')
-    return {
-        'preprocessing': preprocessing,
-        'class_names': None if class_names is None else list(class_names),
-    }
-
-
-def _from_tensors(
-    tensors: Tensors,
-    beside: dict[str, Any],
-    told: dict[str, Any],
-    changes: dict[str, Any],
-    grid: tuple[int, int] | None,
-    name: str,
-) -> tuple[ViT, Arrays, dict[str, Any], list[str]]:
-    """Model, parameters and description as a file has them.
-
-    Args:
-      tensors: its arrays.
-      beside: what it says besides: 'arguments' and 'description'.
-      told: arguments of the ViT, which win over the file's.
-      changes: arguments that are wanted of the model, or tell what the file does not.
-      grid: of its position embeddings.
-      name: of the file, for errors.
-    """
-    notes = []
-    if prefix := google.find_prefix(tensors):
-        aside = [n for n in tensors if not n.startswith(prefix)]
-        tensors = {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
-        if aside:
-            notes.append(f'{len(aside)} arrays beside {prefix} left aside: {shorten(aside)}')
-    layout = next((f for f in FORMATS.values() if f.recognises(tensors)), None)
-    if layout is None:
-        raise InputError(
-            f'{name}: expected the arrays of a ViT by {", ".join(FORMATS)}, got {shorten(tensors)}'
-            if tensors
-            else f'{name}: it holds no arrays'
-        )
-    told_beside = beside.get('arguments', {})
-    try:
-        wanted = dict(changes)
-        wanted['wanted_size'] = wanted.pop('image_size', None)
-        inferred = layout.infer(tensors, {**wanted, **told_beside, **told, 'grid': grid})
-        for size in SIZES & told_beside.keys() - told.keys():
-            if not _same(inferred[size], told_beside[size]):
-                raise InputError(
-                    f'it says {size}={told_beside[size]!r}, its arrays say {inferred[size]!r}'
-                )
-        model = ViT(**{**inferred, **told_beside, **told})
-    except (InputError, TypeError) as error:  # what the file says need not be of any right type
-        raise InputError(f'{name}: {error}') from None
-    new = [ours for ours in parameter_shapes(model) if ours.startswith(HEAD)]
-    if layout.HEAD_ARRAY in tensors:
-        new = []
-    else:
-        notes.append(f'new head of zeros: {model.num_classes} classes')
-    params = to_flax(tensors, layout.entries(model, tensors), model, name, new)
-    description = beside.get('description', getattr(layout, 'DESCRIPTION', {}))
-    return model, params, description, notes + beside.get('notes', [])
