@@ -91,7 +91,7 @@ GOOGLE = [
     dict(flavour='big_vision', pool='gap', pre_logits=32),
     dict(flavour='big_vision', pool='gap', posemb='sincos2d'),
     dict(flavour='big_vision', pool='map', prefix='params/img/'),
-    dict(flavour='big_vision_scan', pool='map', depth=3),
+    dict(flavour='big_vision_scan', pool='map', depth=3, channels=4),
     dict(flavour='big_vision_scan', pool='cls', pre_logits=16),
 ]
 SIZES = dict(

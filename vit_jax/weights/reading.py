@@ -125,7 +125,7 @@ def read_weights(
         describe(path, description, None if new_head else model.num_classes),
         notes + done,
     )
-    if weights.description['preprocessing']:
+    if weights.description['preprocessing'] and model.channels in (1, 3):
         try:
             with damage_told(path):
                 weights.preprocessing()
