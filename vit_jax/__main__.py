@@ -175,9 +175,12 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Prints loss and accuracy on a split as JSON."""
+    from absl import logging
+
     from vit_jax.compilation_cache import use_compilation_cache
     from vit_jax.evaluate import evaluate_weights, trained_on
 
+    logging.set_verbosity(logging.ERROR)  # TFDS has advice
     use_compilation_cache()
     weights = read(arguments)
     data = trained_on(Path(arguments.weights))
