@@ -314,6 +314,23 @@ def test_another_freezing_is_another_run(pretrained, finetune_config, tmp_path):
         train(finetune_config, str(tmp_path / 'run'))
 
 
+def test_a_damaged_run_directory_is_told(pretrained, tmp_path, capsys):
+    for number, (name, content) in enumerate(
+        [
+            ('config.json', '[]'),
+            ('description.json', '[]'),
+            ('description.json', '{}'),
+            ('description.json', '{"model": {"width": 3}}'),
+            ('description.json', '{"model": null}'),
+        ]
+    ):
+        run = tmp_path / str(number)
+        shutil.copytree(pretrained, run)
+        (run / name).write_text(content)
+        assert main(['evaluate', str(run)]) == 2
+        assert str(run) in (error := capsys.readouterr().err) and error.count('\n') == 1
+
+
 def test_weight_files_are_evaluated_and_predict(pictures, tmp_path, capsys):
     save_file(random_timm(np.random.default_rng(0), num_classes=3), tmp_path / 'a.safetensors')
     command = [str(tmp_path / 'a.safetensors'), '--heads', '2']

@@ -82,7 +82,10 @@ def trained_on(run_directory: Path) -> Any:
     """`config.data` of a run; {} where it is none."""
     if not (run_directory / 'description.json').is_file():
         return {}
-    return read_json(run_directory / 'config.json')['data']
+    config = read_json(run_directory / 'config.json')
+    if not isinstance(config, dict) or not isinstance(config.get('data'), dict):
+        raise InputError(f"{run_directory}: expected a run's config.json, with its 'data'")
+    return config['data']
 
 
 def _few(names: list[str]) -> str:
