@@ -7,7 +7,7 @@ Command: python train.py --config=configs/finetune.py --workdir=runs/finetuned
   --config.init.weights=runs/pretrained --config.data.source=tfds:cifar10
 A file that does not tell its heads wants --config.model.heads=…, one that does not tell mean and
 std --config.data.mean=… --config.data.std=….
-Hardware, time, result: README, "Fine-tune".
+Not run at this length; README, "Fine-tune", has the result of a short run with these settings.
 """
 
 import ml_collections
