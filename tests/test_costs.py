@@ -74,7 +74,8 @@ def test_a_step_moves_about_the_bytes_of_a_plain_linen_port(plain):
     0.97 times by jax 0.10.2, and 1.24 by jax 0.12, which fuses the other's more.
     """
     ours = lower(unroll=4).compile()
-    assert ours.cost_analysis()['bytes accessed'] < 1.3 * plain.cost_analysis()['bytes accessed']
+    bound = 1.1 if jax.__version_info__ < (0, 12) else 1.3
+    assert ours.cost_analysis()['bytes accessed'] < bound * plain.cost_analysis()['bytes accessed']
 
 
 def test_a_step_holds_less_memory_than_a_plain_linen_port(plain):
