@@ -47,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser('evaluate', help='loss and accuracy on a data set')
     command.set_defaults(function=evaluate)
     command.add_argument('weights', metavar='RUN|WEIGHTS', help=SOURCE)
-    command.add_argument('--data', metavar='SOURCE', help="tfds:NAME (default: the run's)")
+    command.add_argument(
+        '--data', metavar='SOURCE', help="tfds:NAME or folder:PATH (default: the run's)"
+    )
     command.add_argument('--data-dir', metavar='FOLDER', help="of TFDS (default: the run's)")
     command.add_argument('--split', help="of the data (default: the run's test split)")
     add_normalisation(command)
