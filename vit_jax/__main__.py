@@ -132,8 +132,7 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def reading(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `read_weights` and `Predictor` take from the command line."""
-    step = int(arguments.step) if arguments.step.isdecimal() else arguments.step
-    how = {'step': step, 'resize': arguments.resize, 'grid': arguments.grid}
+    how = {name: getattr(arguments, name) for name in ('step', 'resize', 'grid')}
     return how | overrides(arguments)
 
 

@@ -91,7 +91,7 @@ def _from_weights(config: Any, arguments: dict[str, Any], class_names: list[str]
     try:
         weights = read_weights(
             init.weights,
-            step=int(init.step) if init.step.isdecimal() else init.step,
+            step=init.step,
             resize=init.resize,
             new_head=init.head == 'new',
             **arguments,

@@ -17,7 +17,7 @@ def load_run(
 
     Args:
       run_directory: of a run that has saved a checkpoint; it may still be going on.
-      step: of the checkpoint: 'newest', 'best' (on the test split) or a number.
+      step: of the checkpoint: 'newest', 'best' (on the test split) or a number, in digits too.
 
     Returns:
       The model, its variables, and the run's description: 'preprocessing', 'class_names'.
@@ -32,7 +32,7 @@ def load_run(
         raise InputError(f'{run_directory}: the run has not saved a checkpoint yet')
     with Checkpoints(run_directory, read_only=True) as checkpoints:
         named = {'newest': checkpoints.newest, 'best': checkpoints.best}
-        number = named.get(step, step) if isinstance(step, str) else step
+        number = named[step] if step in named else int(step) if str(step).isdecimal() else step
         if number not in checkpoints.steps:
             there = ', '.join(map(str, checkpoints.steps)) or 'none'
             raise InputError(f'{run_directory}: no checkpoint {step}; there are: {there}')
