@@ -5,13 +5,12 @@
 
 import dataclasses
 import math
-import os
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from vit_jax.arguments import pair
 from vit_jax.errors import InputError
@@ -22,18 +21,23 @@ class Preprocessing:
     """Size, channels and normalisation that belong to a trained model.
 
     Args:
-      image_size: (height, width) in pixels that every picture is resized to, aspect ignored.
+      image_size: (height, width) in pixels that every picture is resized to.
       channels: 1 (grey) or 3 (RGB).
       mean, std: per channel or one for all, on the scale where pixels lie in [0, 1].
+      crop_fraction: what is resized is the middle of the picture, in the aspect of image_size and
+        so large a share of the largest such part (0.875 is the usual 224 out of 256 pixels); 0 for
+        the whole picture, whatever its aspect.
 
     Raises:
-      InputError: where the channels cannot be made from pictures or mean and std do not fit them.
+      InputError: where the channels cannot be made from pictures, mean and std do not fit them, or
+        the fraction is none.
     """
 
     image_size: tuple[int, int]
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -49,11 +53,19 @@ class Preprocessing:
                 )
         if min(self.std) < 1e-6:
             raise InputError(f'data.std: expected numbers from 1e-6, got {self.std}')
+        fraction = self.crop_fraction
+        if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+            raise InputError(f'data.crop_fraction: expected 0 to 1, got {fraction}')
 
     @classmethod
     def from_config(cls, data: Any, channels: int) -> 'Preprocessing':
         """From `config.data` and the source's number of channels."""
-        return cls(pair(data.image_size), channels, data.mean, data.std)
+        return cls(pair(data.image_size), channels, data.mean, data.std, data.crop_fraction)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: height, width, channels."""
+        return (*self.image_size, self.channels)
 
     def resize(self, picture: np.ndarray | Image.Image) -> UInt8[np.ndarray, 'h w c']:
         """Bilinear with antialiasing to `image_size`, in the model's number of channels.
@@ -64,7 +76,6 @@ class Preprocessing:
         Raises:
           InputError: where an array is something else.
         """
-        height, width = self.image_size
         if isinstance(picture, np.ndarray):
             picture = picture[..., None] if picture.ndim == 2 else picture
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] not in (1, 3, 4):
@@ -72,31 +83,34 @@ class Preprocessing:
                     f'expected uint8 pixels [height, width, 1, 3 or 4] from 0 to 255, '
                     f'got {picture.dtype} {list(picture.shape)}'
                 )
-            if picture.shape == (height, width, self.channels):
+            if picture.shape == self.shape and self.crop_fraction in (0, 1):
                 return picture
             picture = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
         if picture.mode.startswith(('I', 'F')):
             raise InputError(f'expected a picture of 8 bits a channel, got mode {picture.mode}')
         picture = picture.convert('L' if self.channels == 1 else 'RGB')
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(picture).reshape(height, width, self.channels)
+        size = self.image_size[::-1]
+        if picture.size != size or self.crop_fraction not in (0, 1):
+            box = self._middle(*picture.size) if self.crop_fraction else None
+            picture = picture.resize(size, Image.Resampling.BILINEAR, box)
+        return np.asarray(picture).reshape(self.shape)
+
+    def _middle(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what is resized, pixels."""
+        rows, columns = self.image_size
+        scale = self.crop_fraction * min(height / rows, width / columns)
+        left, top = (width - scale * columns) / 2, (height - scale * rows) / 2
+        return left, top, width - left, height - top
+
+    def recolour(self, pixels: UInt8[np.ndarray, 'h w any']) -> UInt8[np.ndarray, 'h w c']:
+        """Pixels of 1, 3 or 4 channels in the model's number of channels."""
+        if pixels.shape[-1] == self.channels:
+            return pixels
+        if pixels.shape[-1] == 1:
+            return np.repeat(pixels, 3, axis=-1)
+        mode = 'L' if self.channels == 1 else 'RGB'
+        return np.asarray(Image.fromarray(pixels).convert(mode)).reshape(*pixels.shape[:2], -1)
 
     def normalize(self, images: UInt8[Array, 'b h w c']) -> Float[Array, 'b h w c']:
         """(images / 255 - mean) / std, in float32."""
         return (images / jnp.float32(255) - jnp.float32(self.mean)) / jnp.float32(self.std)
-
-
-def read_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """Opens and decodes a picture file, turned upright as its EXIF orientation says.
-
-    Raises:
-      InputError: where there is no such file, or Pillow cannot decode it.
-    """
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture)
-    except FileNotFoundError:
-        raise InputError(f'{path}: no such file') from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f'{path}: expected a picture, but it cannot be read: {error}') from None

@@ -1,19 +1,34 @@
 """`folder:PATH`: pictures in folders named after their classes."""
 
 import hashlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import os
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from vit_jax.data.batches import Examples
+from vit_jax.data.records import Record
 from vit_jax.errors import InputError
-from vit_jax.preprocess import read_picture
+from vit_jax.picture import read_bytes
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.webp')
+
+
+class FolderSplit:
+    """The pictures of a split, see `vit_jax.data.records.Split`."""
+
+    random_access = True
+
+    def __init__(self, paths: list[str], labels: list[int], num_classes: int) -> None:
+        self._paths = paths
+        self._labels = labels
+        self.num_classes = num_classes
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Record:
+        path = self._paths[index]
+        return Record(read_bytes(path), self._labels[index], path)
 
 
 class FolderSource:
@@ -24,6 +39,7 @@ class FolderSource:
     'train', the same wherever the folder lies and whatever else is added to it.
 
     Attributes:
+      name: as a SOURCE.
       class_names: in the order of the labels, that of the alphabet.
       channels: 3; every picture is turned into RGB.
 
@@ -34,9 +50,10 @@ class FolderSource:
     channels = 3
 
     def __init__(self, path: str) -> None:
+        self.name = f'folder:{path}'
         self._root = Path(path)
         if not self._root.is_dir():
-            raise InputError(f'folder:{path}: no such folder')
+            raise InputError(f'{self.name}: no such folder')
         if (self._root / 'train').is_dir():
             self._splits = {split.name: _pictures(split) for split in _folders(self._root)}
         else:
@@ -52,36 +69,21 @@ class FolderSource:
         for split, classes in self._splits.items():
             if others := classes.keys() - set(self.class_names):
                 raise InputError(
-                    f'folder:{path}: expected the classes of train, got {min(others)!r} in {split}'
+                    f'{self.name}: expected the classes of train, got {min(others)!r} in {split}'
                 )
 
-    def read(self, split: str, resize: Callable[[Any], np.ndarray]) -> Examples:
-        """A whole split, decoded and resized, in memory.
+    def open(self, split: str) -> FolderSplit:
+        """The pictures of a split, in the order of classes and names.
 
         Args:
           split: folder in PATH, or 'train' or 'test'; TFDS's slices such as 'train[:99%]' too.
-          resize: picture → uint8 [h, w, 3].
 
         Raises:
-          InputError: where there is no such split, it is empty, or a picture cannot be read.
+          InputError: where there is no such split, or it is empty.
         """
-        paths, labels = self._examples(split)
-        images: np.ndarray | None = None
-        with ThreadPoolExecutor() as threads:
-            pictures = threads.map(lambda path: resize(read_picture(path)), paths)
-            for i, picture in enumerate(pictures):
-                if images is None:
-                    images = np.empty((len(paths), *picture.shape), np.uint8)
-                images[i] = picture
-        assert images is not None
-        return Examples(images, np.array(labels, np.int32))
-
-    def _examples(self, split: str) -> tuple[list[Path], list[int]]:
-        """Paths and labels of a split, in the order of classes and names."""
+        label = {name: i for i, name in enumerate(self.class_names)}
         examples = {
-            name: [
-                (path, self.class_names.index(c)) for c, paths in classes.items() for path in paths
-            ]
+            name: [(path, label[c]) for c, paths in classes.items() for path in paths]
             for name, classes in self._splits.items()
         }
         infos = {
@@ -92,37 +94,45 @@ class FolderSource:
             parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
         except ValueError:
             raise InputError(
-                f'folder:{self._root}: expected a split out of {", ".join(sorted(infos))} '
+                f'{self.name}: expected a split out of {", ".join(sorted(infos))} '
                 f'or a slice of one, got {split!r}'
             ) from None
         chosen = [x for part in parts for x in examples[part.splitname][part.from_ : part.to]]
         if not chosen:
-            raise InputError(f'folder:{self._root}: split {split!r} has no pictures')
+            raise InputError(f'{self.name}: split {split!r} has no pictures')
         paths, labels = zip(*chosen, strict=True)
-        return list(paths), list(labels)
+        return FolderSplit(list(paths), list(labels), len(self.class_names))
 
 
 def _folders(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
 
 
-def _pictures(split: Path) -> dict[str, list[Path]]:
+def _pictures(split: Path) -> dict[str, list[str]]:
     """Class names and the pictures of each, in order.
 
     Raises:
       InputError: where there are no classes, or one has no pictures.
     """
     classes = {
-        folder.name: sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS)
+        folder.name: sorted(
+            entry.path
+            for entry in os.scandir(folder)
+            if os.path.splitext(entry.name)[1].lower() in ENDINGS
+        )
         for folder in _folders(split)
     }
     if not classes:
         raise InputError(f'{split}: expected a folder for each class in it, but there is none')
     for name, paths in classes.items():
         if not paths:
-            raise InputError(f'{split / name}: expected pictures ({", ".join(ENDINGS)}), got none')
+            raise InputError(
+                f'{split / name}: expected pictures ({", ".join(ENDINGS)}), got none; '
+                f'put some there, or remove the folder'
+            )
     return classes
 
 
-def _is_test(class_name: str, path: Path) -> bool:
-    return hashlib.sha256(f'{class_name}/{path.name}'.encode()).digest()[0] < 26  # of 256
+def _is_test(class_name: str, path: str) -> bool:
+    name = f'{class_name}/{os.path.basename(path)}'
+    return hashlib.sha256(name.encode()).digest()[0] < 26  # of 256

@@ -1,0 +1,41 @@
+"""Which part of a picture a random-resized-crop takes; the same function on the host and on devices.
+
+Source: Szegedy et al., "Going deeper with convolutions" (https://arxiv.org/abs/1409.4842), as
+torchvision's RandomResizedCrop does it.
+"""
+
+import math
+from typing import Any
+
+ATTEMPTS = 10
+MAX_ASPECT = 4 / 3
+
+
+def choose_crop(uniform: Any, height: int, width: int, min_area: float) -> Any:
+    """A part of random area, aspect and place.
+
+    Areas are uniform from `min_area` to all of the picture, the logarithms of aspects from 3/4 to
+    4/3. The first of ten attempts that fits is taken; where none does, as much of the middle as
+    has an aspect in that range.
+
+    Args:
+      uniform: floats [2 * ATTEMPTS + 2], uniform in [0, 1): NumPy's or JAX's; the arithmetic is
+        theirs.
+      height, width: of the picture, pixels.
+      min_area: smallest share of its area, (0, 1].
+
+    Returns:
+      int [4]: top, left, height, width.
+    """
+    xp = uniform.__array_namespace__()
+    areas = (min_area + (1 - min_area) * uniform[:ATTEMPTS]) * (height * width)
+    aspects = xp.exp((2 * uniform[ATTEMPTS : 2 * ATTEMPTS] - 1) * math.log(MAX_ASPECT))
+    middle = min(height, round(width * MAX_ASPECT)), min(width, round(height * MAX_ASPECT))
+    # The middle stands behind the attempts, as the one that always fits.
+    heights = xp.concat([xp.round(xp.sqrt(areas / aspects)), xp.asarray(middle[:1])])
+    widths = xp.concat([xp.round(xp.sqrt(areas * aspects)), xp.asarray(middle[1:])])
+    first = xp.argmax((heights <= height) & (widths <= width))
+    place = xp.where(first < ATTEMPTS, uniform[-2:], 0.5)
+    size = xp.maximum(xp.stack([heights[first], widths[first]]), 1)
+    corner = xp.floor(place * (xp.asarray([height, width]) - size + 1))
+    return xp.astype(xp.concat([corner, size]), xp.int32)

@@ -1,0 +1,107 @@
+"""Which examples make up a batch: a pure function of (seed, step).
+
+Training visits the examples in an endless sequence: epoch 0 in one random order, then epoch 1 in
+another, and so on, each example exactly once an epoch. Step t takes the t-th run of them, across
+the seam of two epochs where it falls there. Nothing is carried from step to step, so a resumed
+run sees what an uninterrupted one would have seen, on any number of processes: each takes its rows
+of the same global batch.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from vit_jax.errors import InputError
+
+
+@functools.lru_cache(maxsize=2)  # a batch touches at most two epochs, unless it is larger than one
+def epoch_order(seed: int, epoch: int, num_examples: int) -> Int64[np.ndarray, 'num_examples']:
+    """The order of epoch `epoch`: a permutation of 0 … num_examples - 1.
+
+    Sorts raw counter-based random bits, which NumPy promises never to change, instead of
+    `Generator.permutation`, which may change between NumPy's versions.
+    """
+    return np.argsort(random_bits(num_examples, seed, epoch), kind='stable')
+
+
+def random_bits(number: int, *seeds: int) -> np.ndarray:
+    """`number` random uint64 that belong to these seeds."""
+    return np.random.Philox(np.random.SeedSequence(seeds)).random_raw(number)
+
+
+def random_uniform(number: int, *seeds: int) -> Float64[np.ndarray, 'number']:
+    """`number` random floats in [0, 1) that belong to these seeds."""
+    return (random_bits(number, *seeds) >> np.uint64(11)) * 2.0**-53
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOrder:
+    """Which example stands in which row of the batch of a step.
+
+    Args:
+      num_examples: of the split.
+      batch_size: rows of the global batch.
+      rows: those of them that this process reads.
+      seed: of the run.
+      repeats: rows that each example has in its batch ("repeated augmentation",
+        https://arxiv.org/abs/1901.09335); they stand batch_size / repeats apart.
+
+    Raises:
+      InputError: where the repeats do not divide the batch.
+    """
+
+    num_examples: int
+    batch_size: int
+    rows: range
+    seed: int
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.repeats:
+            raise InputError(
+                f'data.repeats: expected a divisor of the batch_size {self.batch_size}, '
+                f'got {self.repeats}'
+            )
+
+    @functools.lru_cache(maxsize=8)  # streams ask for one row after the other
+    def examples(self, step: int) -> Int64[np.ndarray, 'rows']:
+        """The examples of step `step` in our rows."""
+        distinct = self.batch_size // self.repeats
+        epochs, offsets = np.divmod(
+            step * distinct + np.array(self.rows) % distinct, self.num_examples
+        )
+        indices = np.empty(len(self.rows), np.int64)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            indices[here] = epoch_order(self.seed, epoch, self.num_examples)[offsets[here]]
+        return indices
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalOrder:
+    """Every example exactly once, in order; the last batch is filled up with its first example.
+
+    Args:
+      num_examples: of the split.
+      batch_size: rows of the global batch.
+      rows: those of them that this process reads.
+    """
+
+    num_examples: int
+    batch_size: int
+    rows: range
+
+    @property
+    def steps(self) -> range:
+        return range(-(-self.num_examples // self.batch_size))
+
+    def examples(self, step: int) -> Int64[np.ndarray, 'rows']:
+        """The examples of batch `step` in our rows."""
+        start = step * self.batch_size
+        return np.where(self.counts(step), start + np.array(self.rows), start)
+
+    def counts(self, step: int) -> Bool[np.ndarray, 'rows']:
+        """Which of our rows of batch `step` are not there to fill it up."""
+        return step * self.batch_size + np.array(self.rows) < self.num_examples

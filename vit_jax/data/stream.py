@@ -1,0 +1,113 @@
+"""A split that is read as training goes: random access, decoding in threads, bounded memory.
+
+At any time there are at most PREFETCH batches on their way to the devices, two more of decoded
+images that wait for their batch, one that is being put together, and a picture a thread that is
+being decoded; whatever the size of the data set.
+"""
+
+import functools
+from typing import Any
+
+import grain
+import numpy as np
+
+from vit_jax.crop import ATTEMPTS, choose_crop
+from vit_jax.data.memory import Batch, num_cores
+from vit_jax.data.order import EvalOrder, TrainOrder, random_uniform
+from vit_jax.data.records import Reader, Record
+from vit_jax.errors import InputError
+from vit_jax.picture import decode_crop, resize_part
+from vit_jax.preprocess import Preprocessing
+
+
+class Stream:
+    """Decodes each example when its batch is due.
+
+    Args:
+      reader: of the split.
+      preprocessing: of every picture.
+      min_area: smallest share of a picture that a random-resized-crop of training takes; 0 for
+        none, which sees pictures as evaluation does.
+
+    Attributes:
+      skipped: what was wrong with examples that were left out, by their places in the split.
+    """
+
+    def __init__(self, reader: Reader, preprocessing: Preprocessing, min_area: float = 0.0) -> None:
+        self._reader = reader
+        self._preprocessing = preprocessing
+        self._min_area = min_area
+        self.skipped = reader.skipped
+
+    @property
+    def num_examples(self) -> int:
+        return len(self._reader)
+
+    def train_batches(self, order: TrainOrder, steps: range) -> grain.IterDataset[Batch]:
+        """The batches of some steps; see `vit_jax.data.train_batches`.
+
+        In the place of an example that is left out stands the one that follows it in the split.
+        """
+        examples = functools.lru_cache(maxsize=8)(order.examples)  # threads are at a few steps
+
+        def example(place: int) -> dict[str, Any]:
+            step, at = divmod(place, len(order.rows))
+            to_pixels = self._eval_pixels
+            if self._min_area:
+                to_pixels = functools.partial(self._train_pixels, order.seed, step, order.rows[at])
+            first = int(examples(step)[at])
+            for index in (*range(first, self.num_examples), *range(first)):
+                if found := self._reader.read(index, to_pixels):
+                    return _row(found) | {'position': np.int32(order.rows[at])}
+            raise InputError(f'expected pictures, but none can be used: {self.skipped[first]}')
+
+        return self._batches(example, steps, len(order.rows))
+
+    def eval_batches(self, order: EvalOrder) -> grain.IterDataset[Batch]:
+        """All batches; see `vit_jax.data.eval_batches`. Examples that are left out do not count."""
+
+        def example(place: int) -> dict[str, Any]:
+            step, at = divmod(place, len(order.rows))
+            counts = bool(order.counts(step)[at])
+            found = None
+            if counts:
+                found = self._reader.read(int(order.examples(step)[at]), self._eval_pixels)
+            if found is None:
+                found = np.zeros(self._preprocessing.shape, np.uint8), 0
+                counts = False
+            return _row(found) | {'mask': np.float32(counts)}
+
+        return self._batches(example, order.steps, len(order.rows))
+
+    def _eval_pixels(self, record: Record) -> np.ndarray:
+        return self._preprocessing.resize(record.decode())
+
+    def _train_pixels(self, seed: int, step: int, row: int, record: Record) -> np.ndarray:
+        """A random-resized-crop; what it takes depends on the row of the batch alone."""
+        uniform = random_uniform(2 * ATTEMPTS + 2, seed, step, row)
+
+        def choose(height: int, width: int) -> Any:
+            return tuple(choose_crop(uniform, height, width, self._min_area).tolist())
+
+        size = self._preprocessing.image_size
+        if isinstance(record.picture, bytes):
+            pixels = decode_crop(record.picture, record.name, choose, size)
+        else:
+            pixels = resize_part(record.picture, choose(*record.picture.shape[:2]), size)
+        return self._preprocessing.recolour(pixels)
+
+    @staticmethod
+    def _batches(example: Any, steps: range, size: int) -> grain.IterDataset[Batch]:
+        threads = num_cores()
+        ahead = max(2 * size, 2 * threads)
+        return (
+            grain.MapDataset.range(steps.start * size, steps.stop * size)
+            .map(example)
+            .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
+            .batch(size)
+        )
+
+
+def _row(example: tuple[np.ndarray, int]) -> dict[str, Any]:
+    image, label = example
+    return {'image': image, 'label': np.int32(label)}
