@@ -22,15 +22,24 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     # 'tfds:NAME', any TFDS data set of labelled images, or 'folder:PATH', pictures in
     # PATH/train/CLASS/ and PATH/test/CLASS/, or in PATH/CLASS/ with a tenth of them for the test.
+    # `python -m vit_jax preview CONFIG` shows what the network sees of it.
     config.data.source = 'tfds:cifar10'
     config.data.dir = config_dict.placeholder(str)  # of TFDS; unset: ~/tensorflow_datasets
     config.data.train_split = 'train'  # slices too: 'train[:99%]'
     config.data.test_split = 'test'
     # Pixels, an int or (height, width): every picture is resized to it.
     config.data.image_size = config_dict.FieldReference(32, field_type=object)
+    # Of every picture as much of the middle as has this aspect, and of that so large a share: 0.875
+    # is the usual 224 of 256 pixels. 0: the whole picture, whatever its aspect.
+    config.data.crop_fraction = 0.0
     # Of pixels in [0, 1], per channel or one for all. 0.5 and 0.5 make them -1 to 1.
     config.data.mean = (0.5,)
     config.data.std = (0.5,)
+    # GiB. A split that takes no more as resized pixels is read into memory once; a larger one is
+    # decoded as training goes, in bounded memory.
+    config.data.memory_gib = 4.0
+    config.data.on_error = 'raise'  # at an example that cannot be used; 'skip': go on without it
+    config.data.repeats = 1  # rows of each example in its batch, each augmented on its own
 
     # What the parameters are before the first step: drawn from the seed, or somebody's weights.
     # Then the model is the one they belong to, and of config.model only what is to be said about it
@@ -87,9 +96,24 @@ def get_config() -> ml_collections.ConfigDict:
     # Patterns of parameters that stay as they are: ('to_patch_embedding/*', 'transformer/[0-5]/*').
     config.optim.freeze = ()
 
+    # In this order, each example by itself, in the compiled step.
     config.augment = ml_collections.ConfigDict()
-    config.augment.horizontal_flip = True  # wrong for digits and letters
+    # Smallest share of the area that is cut out and resized, 0.08 for photographs; 0: none. Where
+    # pictures are not held in memory it is cut out of the original ones, as they are decoded.
+    config.augment.random_resized_crop = 0.0
     config.augment.pad_and_crop = 4  # pixels a side; an eighth of the image is usual
+    config.augment.horizontal_flip = True  # wrong for digits and letters
+    # Largest change of brightness, contrast, saturation (as factors) and hue (turns, up to 0.5).
+    config.augment.color_jitter = (0.0, 0.0, 0.0, 0.0)
+    # 'none', 'randaugment', 'autoaugment' (the one found for CIFAR-10) or 'trivialaugment'.
+    config.augment.policy = 'none'
+    config.augment.num_ops = 2  # of randaugment
+    config.augment.magnitude = 10.0  # of randaugment, 0 to 10
+    config.augment.erasing_prob = 0.0  # of replacing a rectangle by noise
+    config.augment.mixup_alpha = 0.0  # of Beta(alpha, alpha), the weights' distribution; 0: none
+    config.augment.cutmix_alpha = 0.0
+    config.augment.mix_prob = 1.0  # of mixing an example at all, where one of them is on
+    config.augment.mix_switch_prob = 0.5  # of cutmix where both are on
     config.augment.label_smoothing = 0.1  # probability spread over all classes
 
     config.parallel = ml_collections.ConfigDict()

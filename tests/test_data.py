@@ -7,9 +7,9 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vit_jax.data.batches import epoch_order, example_indices
 
 from vit_jax import data
-from vit_jax.data.batches import epoch_order, example_indices
 from vit_jax.errors import InputError
 from vit_jax.preprocess import Preprocessing
 

@@ -1,4 +1,4 @@
-"""Which part of a picture a random-resized-crop takes; the same function on the host and on devices.
+"""Which part of a picture a random-resized-crop takes, on the host and on devices alike.
 
 Source: Szegedy et al., "Going deeper with convolutions" (https://arxiv.org/abs/1409.4842), as
 torchvision's RandomResizedCrop does it.

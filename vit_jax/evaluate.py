@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from vit_jax.data import Examples, eval_batches, open_source
+from vit_jax.data import EvalOrder, Examples, Stream, eval_batches, open_source, open_split
 from vit_jax.errors import InputError
 from vit_jax.parallel import Jit, Pmap, create_parallel
 from vit_jax.run_directory import read_json
@@ -17,22 +17,26 @@ from vit_jax.weights import Weights
 
 
 def evaluate(
-    run_eval_step: Callable[[Any], Any],
-    parallel: Jit | Pmap,
-    examples: Examples,
-    batch_size: int,
+    run_eval_step: Callable[[Any], Any], parallel: Jit | Pmap, examples: Examples | Stream
 ) -> dict[str, float]:
     """Mean loss and accuracy.
 
     Args:
       run_eval_step: batch on the devices → sums, as `vit_jax.step.eval_step` returns them.
+
+    Raises:
+      InputError: where an example cannot be used and is not to be left out, or none is left.
     """
+    order = EvalOrder(examples.num_examples, parallel.batch_size, parallel.rows)
     sums: list[Any] = []
-    for batch in eval_batches(examples, batch_size):
-        sums.append(run_eval_step(parallel.put_batch(batch)))
-        sums[-2:-1] = jax.device_get(sums[-2:-1])  # so that two batches at most are on the device
+    with eval_batches(examples, order, parallel.put_batch) as batches:
+        for batch in batches:
+            sums.append(run_eval_step(batch))
+            sums[-2:-1] = jax.device_get(sums[-2:-1])  # so that few batches are on the device
     total = jax.tree.map(lambda *values: math.fsum(map(float, values)), *jax.device_get(sums))
     count = total.pop('count')
+    if not count:
+        raise InputError('expected pictures to evaluate on, but none can be used')
     return {name: value / count for name, value in total.items()}
 
 
@@ -67,15 +71,15 @@ def evaluate_weights(
             f'{_few(theirs)}, got {_few(data.class_names)}'
         )
     preprocessing = weights.preprocessing(mean, std)
-    examples = data.read(split, preprocessing.resize)
+    examples = open_split(data, split, preprocessing)
     batch_size = 32 * jax.device_count()
     parallel = create_parallel('jit', batch_size)
     step = parallel.eval_step(
         partial(eval_step, model=weights.model, normalize=preprocessing.normalize)
     )
     state = parallel.spread(TrainState(0, weights.variables['params'], ()))
-    metrics = evaluate(partial(step, state), parallel, examples, batch_size)
-    return {'split': split, 'num_examples': len(examples.labels), **metrics}
+    metrics = evaluate(partial(step, state), parallel, examples)
+    return {'split': split, 'num_examples': examples.num_examples, **metrics}
 
 
 def trained_on(run_directory: Path) -> Any:

@@ -1,9 +1,10 @@
 """What a run tells while it goes on: metrics.jsonl, TensorBoard, and the terminal."""
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ class Reporter:
         self._window: list[dict[str, float]] = []  # of the steps since the last line
         self._clock: float | None = None  # runs from the end of the first step, which compiles
         self._timed_steps = 0
+        self._waited = 0.0  # seconds of the clock's that went by without a batch
         self._bar = tqdm(
             initial=first_step,
             total=num_steps,
@@ -101,6 +103,13 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         self._writer.close()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time in it as waiting for data, 'data_wait' in the training lines."""
+        begun = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begun
 
     def train(self, step: int, metrics: dict[str, float]) -> None:
         """Takes the metrics of one step, in order; every so often writes the mean of many."""
@@ -140,12 +149,16 @@ class Reporter:
         """Leaves out of images/s what has passed since the last step."""
         self._clock = time.perf_counter()
         self._timed_steps = 0
+        self._waited = 0.0
 
     def _speed(self) -> dict[str, float]:
         if self._clock is None or not self._timed_steps:
             return {}
         seconds = time.perf_counter() - self._clock
-        return {'images_per_second': self._timed_steps * self._batch_size / seconds}
+        return {
+            'images_per_second': self._timed_steps * self._batch_size / seconds,
+            'data_wait': self._waited / seconds,
+        }
 
     def _tell(self, step: int, split: str, metrics: dict[str, float]) -> None:
         self._writer.write(step, split, metrics)

@@ -1,7 +1,8 @@
 """One pure step over however many devices there are: `jax.jit` over a mesh, or `jax.pmap`.
 
 Both replicate the state and split the batch. A state that is at rest (fresh, saved, restored) is
-one plain copy; `spread` puts it on the devices, `collect` takes one copy back.
+one plain copy; `spread` puts it on the devices, `collect` takes one copy back. Of a batch each
+process gives its own `rows`, and `put_batch` makes the global one of them.
 """
 
 import functools
@@ -18,10 +19,14 @@ from vit_jax.errors import InputError
 class Jit:
     """The compiler splits the step: arrays are global and carry their sharding."""
 
-    def __init__(self, devices: Sequence[jax.Device]) -> None:
+    axis_name = None
+
+    def __init__(self, devices: Sequence[jax.Device], batch_size: int) -> None:
         mesh = Mesh(np.array(devices), ('data',))
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self.split = NamedSharding(mesh, PartitionSpec('data'))
+        self.batch_size = batch_size
+        self.rows = own_rows(devices, batch_size)
 
     def spread(self, state: Any) -> Any:
         return jax.device_put(state, self.replicated)
@@ -30,7 +35,7 @@ class Jit:
         return state
 
     def put_batch(self, batch: Any) -> Any:
-        return jax.device_put(batch, self.split)
+        return put_rows(batch, self.split)
 
     def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return jax.jit(step, donate_argnums=0, out_shardings=self.replicated)
@@ -42,9 +47,13 @@ class Jit:
 class Pmap:
     """Each device runs the step on its share; arrays have a leading axis over the devices."""
 
-    def __init__(self, devices: Sequence[jax.Device]) -> None:
+    axis_name = 'data'
+
+    def __init__(self, devices: Sequence[jax.Device], batch_size: int) -> None:
         self.devices = devices
         self.split = NamedSharding(Mesh(np.array(devices), ('data',)), PartitionSpec('data'))
+        self.batch_size = batch_size
+        self.rows = own_rows(devices, batch_size)
 
     def spread(self, state: Any) -> Any:
         copies = len(self.devices)
@@ -56,13 +65,14 @@ class Pmap:
         return jax.tree.map(lambda x: x[0], state)
 
     def put_batch(self, batch: Any) -> Any:
-        shares = jax.tree.map(lambda x: x.reshape(len(self.devices), -1, *x.shape[1:]), batch)
-        return jax.device_put(shares, self.split)
+        share = self.batch_size // len(self.devices)
+        shares = jax.tree.map(lambda x: x.reshape(-1, share, *x.shape[1:]), batch)
+        return put_rows(shares, self.split)
 
     def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return jax.pmap(
-            functools.partial(step, axis_name='data'),
-            axis_name='data',
+            functools.partial(step, axis_name=self.axis_name),
+            axis_name=self.axis_name,
             devices=self.devices,
             in_axes=(0, 0, None),
             out_axes=(0, None),
@@ -71,11 +81,23 @@ class Pmap:
 
     def eval_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return jax.pmap(
-            functools.partial(step, axis_name='data'),
-            axis_name='data',
+            functools.partial(step, axis_name=self.axis_name),
+            axis_name=self.axis_name,
             devices=self.devices,
             out_axes=None,
         )
+
+
+def own_rows(devices: Sequence[jax.Device], batch_size: int) -> range:
+    """The rows of a global batch that this process's devices hold, as one run."""
+    share = batch_size // len(devices)
+    own = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
+    return range(own[0] * share, (own[-1] + 1) * share)
+
+
+def put_rows(rows: Any, sharding: NamedSharding) -> Any:
+    """Global arrays of which each process has given its rows."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
 
 
 def create_parallel(
@@ -97,4 +119,4 @@ def create_parallel(
         raise InputError(
             f'batch_size: expected a multiple of the {len(devices)} devices, got {batch_size}'
         )
-    return Jit(devices) if mode == 'jit' else Pmap(devices)
+    return Jit(devices, batch_size) if mode == 'jit' else Pmap(devices, batch_size)

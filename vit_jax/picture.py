@@ -206,10 +206,10 @@ def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
             if picture.mode.startswith(('I', 'F')):
                 raise ValueError(f'it has more than 8 bits a channel, mode {picture.mode}')
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-            if 'transparency' in picture.info:
-                picture = picture.convert('RGBA')
-            grey = picture.mode in ('1', 'L', 'LA')
-            pixels = np.asarray(picture.convert('L' if grey else 'RGB'))
+            mode = 'L' if picture.mode in ('1', 'L', 'LA') else 'RGB'
+            # By way of RGBA, or Pillow warns of palettes with a transparent colour.
+            opaque = picture.convert('RGBA') if picture.mode == 'P' else picture
+            pixels = np.asarray(opaque.convert(mode))
     except Exception as error:  # Pillow's parsers raise all sorts of things at damaged files
         raise InputError(f'{name}: expected a picture, but it cannot be read: {error}') from None
     return UPRIGHT.get(orientation, np.asarray)(pixels.reshape(*pixels.shape[:2], -1))

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from vit_jax.errors import InputError
-from vit_jax.preprocess import read_picture
+from vit_jax.picture import read_picture
 from vit_jax.weights import read_weights
 
 # Every call is cut and padded to these, so a predictor compiles at most three times.

@@ -4,7 +4,8 @@ A run directory holds
   config.json        what was asked for;
   description.json   what it takes to use the result: the ViT's arguments, preprocessing, classes;
   checkpoints/STEP/  see `vit_jax.checkpoint`;
-  metrics.jsonl and tensorboard/, see `vit_jax.metrics`.
+  metrics.jsonl and tensorboard/, see `vit_jax.metrics`;
+  skipped.json       which examples were left out and why, where some were.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from vit_jax.errors import InputError
 # What a run may change about its model from one start to the next: the parameters stay as they are.
 FREE = (
     'data.dir',
+    'data.on_error',
     'model.dtype',
     'model.attention',
     'model.remat',
@@ -104,6 +106,23 @@ def write_json(path: Path, content: Any) -> None:
     temporary = path.with_name(path.name + '.tmp')
     temporary.write_text(json.dumps(content, indent=2) + '\n')
     temporary.replace(path)
+
+
+def add_skipped(run_directory: Path, skipped: dict[str, dict[int, str]]) -> int:
+    """Adds examples to `skipped.json`, which outlives interruptions; returns how many there are.
+
+    Args:
+      skipped: by split, what was wrong with each, by its place in the split.
+    """
+    path = run_directory / 'skipped.json'
+    known = read_json(path) if path.exists() else {}
+    for split, reasons in skipped.items():
+        told = {str(place): reason for place, reason in sorted(reasons.items())}
+        if told:
+            known[split] = known.get(split, {}) | told
+    if known:
+        write_json(path, known)
+    return sum(map(len, known.values()))
 
 
 def parse_json(text: str) -> Any:

@@ -1,7 +1,7 @@
 """The training loop: resume → step → log → evaluate → save."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vit_jax.augment import augment
+from vit_jax.augment import check_augmentation
 from vit_jax.checkpoint import Checkpoints
 from vit_jax.config import check_config
-from vit_jax.data import Examples, open_source, train_batch
+from vit_jax.data import open_source, train_batches
 from vit_jax.errors import InputError
 from vit_jax.evaluate import evaluate
 from vit_jax.initial import describe, find_start
+from vit_jax.inputs import Inputs, augmentation, open_inputs
 from vit_jax.metrics import Reporter, is_due
 from vit_jax.model import ViT
 from vit_jax.optim import (
@@ -26,7 +27,7 @@ from vit_jax.optim import (
     stop_frozen,
 )
 from vit_jax.parallel import Jit, Pmap, create_parallel
-from vit_jax.run_directory import has_checkpoint, open_run_directory, write_json
+from vit_jax.run_directory import add_skipped, has_checkpoint, open_run_directory, write_json
 from vit_jax.step import TrainState, eval_step, start_state, train_step
 
 
@@ -45,50 +46,40 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
       FloatingPointError: where a step's loss or gradient is not finite; names the step.
     """
     check_config(config)
+    check_augmentation(config.augment.policy, config.augment.color_jitter)
     parallel = create_parallel(config.parallel.mode, config.batch_size)
     source = open_source(config.data.source, config.data.dir)
     resumed = Path(workdir) if has_checkpoint(Path(workdir)) else None
     start = find_start(config, source.class_names, source.channels, resumed)
     model, preprocessing = start.model, start.preprocessing
 
-    with (
-        open_run_directory(workdir, config) as run_directory,
-        Checkpoints(run_directory) as checkpoints,
-    ):
-        examples = source.read(config.data.train_split, preprocessing.resize)
-        test_examples = source.read(config.data.test_split, preprocessing.resize)
-        num_steps = count_steps(config, len(examples.labels))
+    with open_run_directory(workdir, config) as run_directory:
+        inputs = open_inputs(config, source, preprocessing, parallel.rows)
+        num_steps = count_steps(config, inputs.train.num_examples)
         schedule = learning_rate_schedule(config.optim, num_steps)
         init_key, train_key = jax.random.split(jax.random.key(config.seed))
-        image = preprocessing.normalize(jnp.asarray(examples.images[:1]))
+        image = jnp.zeros((1, *preprocessing.shape))
         draw = jax.jit(partial(model.init, init_key, image))
         shapes = jax.eval_shape(draw)['params']
         factors = learning_rate_factors(shapes, config.optim.layer_decay, config.optim.freeze)
         optimizer = create_optimizer(config.optim, schedule, factors)
         create = jax.jit(partial(start_state, optimizer=optimizer))
-
-        first_step = checkpoints.newest or 0
-        if first_step:
-            done = 'all' if first_step >= num_steps else f'{first_step} of'
-            print(f'{run_directory}: {done} {num_steps} steps are done')
-            state = from_items(
-                checkpoints.restore(first_step, to_items(jax.eval_shape(create, shapes)))
-            )
-        else:
-            for note in start.notes:
-                print(f'{config.init.weights}: {note}')
-            state = create(start.params or draw()['params'])
-        if first_step < num_steps:
-            write_json(run_directory / 'config.json', config.to_dict())
-            write_json(run_directory / 'description.json', describe(start, source.class_names))
-        with Reporter(
-            run_directory,
-            first_step=first_step,
-            num_steps=num_steps,
-            batch_size=config.batch_size,
-            log_every_steps=config.log_every_steps,
-            learning_rate=schedule,
-        ) as reporter:
+        # Nothing that a user can have got wrong is left; Orbax starts threads.
+        with Checkpoints(run_directory) as checkpoints:
+            first_step = checkpoints.newest or 0
+            if first_step:
+                done = 'all' if first_step >= num_steps else f'{first_step} of'
+                print(f'{run_directory}: {done} {num_steps} steps are done')
+                state = from_items(
+                    checkpoints.restore(first_step, to_items(jax.eval_shape(create, shapes)))
+                )
+            else:
+                for note in start.notes:
+                    print(f'{config.init.weights}: {note}')
+                state = create(start.params or draw()['params'])
+            if first_step < num_steps:
+                write_json(run_directory / 'config.json', config.to_dict())
+                write_json(run_directory / 'description.json', describe(start, source.class_names))
             run_train_step, run_test = create_steps(
                 config,
                 parallel,
@@ -96,30 +87,93 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                 optimizer,
                 preprocessing.normalize,
                 partial(stop_frozen, factors=factors),
-                test_examples,
+                inputs,
             )
-            state = parallel.spread(state)
-            pending = None  # the last step's metrics are fetched while the next one runs
-            for step in range(first_step + 1, num_steps + 1):
-                batch = train_batch(
-                    examples, step - 1, batch_size=config.batch_size, seed=config.seed
+            with (
+                Reporter(
+                    run_directory,
+                    first_step=first_step,
+                    num_steps=num_steps,
+                    batch_size=config.batch_size,
+                    log_every_steps=config.log_every_steps,
+                    learning_rate=schedule,
+                ) as reporter,
+                train_batches(
+                    inputs.train, inputs.order, range(first_step, num_steps), parallel.put_batch
+                ) as batches,
+            ):
+                run_steps(
+                    config,
+                    range(first_step + 1, num_steps + 1),
+                    parallel.spread(state),
+                    batches,
+                    lambda state, batch: run_train_step(state, batch, train_key),
+                    run_test,
+                    lambda step, state, metrics: checkpoints.save(
+                        step, to_items(parallel.collect(state)), metrics
+                    ),
+                    reporter,
                 )
-                state, metrics = run_train_step(state, parallel.put_batch(batch), train_key)
-                if pending:
-                    reporter.train(*check_finite(*pending))
-                pending = step, metrics
-                saves = is_due(step, config.checkpoint_every_steps, num_steps)
-                if saves or is_due(step, config.eval_every_steps, num_steps):
-                    reporter.train(*check_finite(*pending))
-                    pending = None
-                    _, test_metrics = check_finite(step, run_test(state))
-                    reporter.test(step, test_metrics)
-                    if saves:
-                        checkpoints.save(step, to_items(parallel.collect(state)), test_metrics)
-                    reporter.restart_clock()
-            if first_step >= num_steps and not reporter.was_tested(first_step):
-                reporter.test(first_step, run_test(state))
+            skipped = {'train': inputs.train.skipped, 'test': inputs.test.skipped}
+            if count := add_skipped(run_directory, skipped):
+                print(f'{run_directory}: {count} examples could not be used, see skipped.json')
             return reporter.lines[-1]
+
+
+def run_steps(
+    config: Any,
+    steps: range,
+    state: TrainState,
+    batches: Iterator[Any],
+    run_train_step: Callable[..., Any],
+    run_test: Callable[[Any], dict[str, float]],
+    save: Callable[[int, Any, dict[str, float]], None],
+    reporter: Reporter,
+) -> None:
+    """Step, log, evaluate, save.
+
+    Args:
+      steps: to do, their numbers from 1.
+      state: before the first of them, on the devices.
+      batches: theirs, on the devices.
+      run_train_step: (state, batch) → the next state, metrics.
+      run_test: state → metrics on the test split.
+      save: keeps (step, state, metrics on the test split).
+
+    Raises:
+      InputError: where an example cannot be used; the steps before it are saved.
+      FloatingPointError: see `train`.
+    """
+    pending = None  # the last step's metrics are fetched while the next one runs
+    saves = True  # whether the last step was saved
+
+    def evaluate(step: int, saves: bool) -> None:
+        if pending:
+            reporter.train(*check_finite(*pending))
+        _, test_metrics = check_finite(step, run_test(state))
+        reporter.test(step, test_metrics)
+        if saves:
+            save(step, state, test_metrics)
+        reporter.restart_clock()
+
+    for step in steps:
+        try:
+            with reporter.waiting():
+                batch = next(batches)
+        except InputError:
+            if not saves:
+                evaluate(step - 1, saves=True)
+            raise
+        state, metrics = run_train_step(state, batch)
+        if pending:
+            reporter.train(*check_finite(*pending))
+        pending = step, metrics
+        saves = is_due(step, config.checkpoint_every_steps, steps.stop - 1)
+        if saves or is_due(step, config.eval_every_steps, steps.stop - 1):
+            evaluate(step, saves)
+            pending = None
+    if not steps and not reporter.was_tested(steps.start - 1):
+        reporter.test(steps.start - 1, run_test(state))
 
 
 def create_steps(
@@ -129,10 +183,10 @@ def create_steps(
     optimizer: optax.GradientTransformation,
     normalize: Callable[[jax.Array], jax.Array],
     freeze: Callable[[Any], Any],
-    test_examples: Examples,
+    inputs: Inputs,
 ) -> tuple[Callable[..., Any], Callable[[Any], dict[str, float]]]:
     """The training step over the devices, and the evaluation of a state on the test split."""
-    run_augment = partial(augment, num_classes=model.num_classes, **config.augment)
+    run_augment = augmentation(config, inputs, model.num_classes, parallel.axis_name)
     run_train_step = parallel.train_step(
         partial(
             train_step,
@@ -146,7 +200,7 @@ def create_steps(
     run_eval_step = parallel.eval_step(partial(eval_step, model=model, normalize=normalize))
 
     def run_test(state: TrainState) -> dict[str, float]:
-        return evaluate(partial(run_eval_step, state), parallel, test_examples, config.batch_size)
+        return evaluate(partial(run_eval_step, state), parallel, inputs.test)
 
     return run_train_step, run_test
 
@@ -189,7 +243,9 @@ def count_steps(config: Any, num_examples: int) -> int:
     if config.num_steps is not None:
         num_steps = config.num_steps
     else:
-        num_steps = math.ceil(config.num_epochs * num_examples / config.batch_size)
+        num_steps = math.ceil(
+            config.num_epochs * num_examples * config.data.repeats / config.batch_size
+        )
     if num_steps < 1:
         raise InputError(f'num_steps or num_epochs: expected at least one step, got {num_steps}')
     return num_steps

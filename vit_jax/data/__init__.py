@@ -1,6 +1,6 @@
 """Where examples come from, and the batch at step t."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -15,7 +15,18 @@ from vit_jax.data.tfds import TfdsSource
 from vit_jax.errors import InputError
 from vit_jax.preprocess import Preprocessing
 
-__all__ = ['Examples', 'Stream', 'eval_batches', 'open_source', 'open_split', 'train_batches']
+__all__ = [
+    'EvalOrder',
+    'Examples',
+    'FolderSource',
+    'Stream',
+    'TfdsSource',
+    'TrainOrder',
+    'eval_batches',
+    'open_source',
+    'open_split',
+    'train_batches',
+]
 
 PREFETCH = 2  # batches on their way to the devices while a step runs
 
@@ -80,7 +91,7 @@ def open_split(
 
 def train_batches(
     examples: Examples | Stream, order: TrainOrder, steps: range, put: Callable[[Any], Any]
-) -> closing[Iterator[Any]]:
+) -> closing[grain.DatasetIterator]:
     """The batches of some steps, read ahead by threads.
 
     Args:
@@ -102,7 +113,7 @@ def train_batches(
 
 def eval_batches(
     examples: Examples | Stream, order: EvalOrder, put: Callable[[Any], Any]
-) -> closing[Iterator[Any]]:
+) -> closing[grain.DatasetIterator]:
     """Every example exactly once, in order, in batches of one shape, read ahead by threads.
 
     Args, Raises: see `train_batches`.
@@ -114,9 +125,9 @@ def eval_batches(
     return _read_ahead(examples.eval_batches(order), put)
 
 
-def _read_ahead(batches: grain.IterDataset, put: Callable[[Any], Any]) -> closing[Iterator[Any]]:
-    on_devices = grain.experimental.ThreadPrefetchIterDataset(
-        batches.map(put), prefetch_buffer_size=PREFETCH
-    )
-    iterator: Any = iter(on_devices)
-    return closing(iterator)
+def _read_ahead(
+    batches: grain.IterDataset, put: Callable[[Any], Any]
+) -> closing[grain.DatasetIterator]:
+    on_devices = batches.map(put)
+    ahead = grain.experimental.ThreadPrefetchIterDataset(on_devices, prefetch_buffer_size=PREFETCH)
+    return closing(iter(ahead))

@@ -65,7 +65,6 @@ class TrainOrder:
                 f'got {self.repeats}'
             )
 
-    @functools.lru_cache(maxsize=8)  # streams ask for one row after the other
     def examples(self, step: int) -> Int64[np.ndarray, 'rows']:
         """The examples of step `step` in our rows."""
         distinct = self.batch_size // self.repeats

@@ -129,9 +129,7 @@ class TfdsSource:
         if len(examples) == 0:
             raise InputError(f'{self.name}: split {split!r} has no examples')
         name = f'{self.name}, {split}'
-        return TfdsSplit(
-            examples, self._image_key, self._label_key, name, len(self.class_names)
-        )
+        return TfdsSplit(examples, self._image_key, self._label_key, name, len(self.class_names))
 
     def prepare(self, manual_dir: str | None = None) -> None:
         """Brings the data set into the form that is read in random order, array_record.

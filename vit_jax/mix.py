@@ -1,0 +1,93 @@
+"""Mixup and CutMix over the global batch, whatever of it a device holds.
+
+Each example is mixed with the one that follows it in the global batch, and the last with the
+first: the order of examples is random already. So a batch's mixtures are the same on any number of
+devices, one example a device included, for the transfer of a single image between neighbours.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key, UInt8
+
+
+def mix(
+    images: UInt8[Array, 'b h w c'],
+    targets: Float[Array, 'b num_classes'],
+    keys: Key[Array, 'b'],
+    *,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    prob: float,
+    switch_prob: float,
+    axis_name: str | None = None,
+) -> tuple[UInt8[Array, 'b h w c'], Float[Array, 'b num_classes']]:
+    """Mixes each example with the next one, by weights of its own.
+
+    Args:
+      images, targets: of the examples.
+      keys: one for each.
+      mixup_alpha: the weight of the example itself is drawn from Beta(alpha, alpha), and both
+        images are added (https://arxiv.org/abs/1710.09412); 0 for no mixup.
+      cutmix_alpha: likewise, and a rectangle of the other image is put in
+        (https://arxiv.org/abs/1905.04899); 0 for no CutMix.
+      prob: of mixing an example at all.
+      switch_prob: of CutMix where both are on.
+      axis_name: of the mapped axis over devices that share the batch.
+
+    Returns:
+      The mixtures; targets are weighted by the shares that the images really have.
+    """
+    if not (mixup_alpha and cutmix_alpha):
+        switch_prob = float(cutmix_alpha > 0)
+
+    def mix_one(
+        image: jax.Array, target: jax.Array, image2: jax.Array, target2: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        use_key, switch_key, mixup_key, cutmix_key, box_key = jax.random.split(key, 5)
+        cuts = jax.random.bernoulli(switch_key, switch_prob)
+        weight = jnp.float32(0)
+        mixed = image
+        if mixup_alpha:
+            weight = jax.random.beta(mixup_key, mixup_alpha, mixup_alpha)
+            added = weight * image + (1 - weight) * image2
+            mixed = jnp.round(added).astype(jnp.uint8)
+        if cutmix_alpha:
+            weight2 = jax.random.beta(cutmix_key, cutmix_alpha, cutmix_alpha)
+            other = _random_rectangle(box_key, image, 1 - weight2)
+            mixed = jnp.where(cuts, jnp.where(other[..., None], image2, image), mixed)
+            weight = jnp.where(cuts, 1 - other.mean(), weight)
+        uses = jax.random.bernoulli(use_key, prob)
+        weight = jnp.where(uses, weight, 1)
+        return jnp.where(uses, mixed, image), weight * target + (1 - weight) * target2
+
+    others = next_in_batch(images, axis_name), next_in_batch(targets, axis_name)
+    return jax.vmap(mix_one)(images, targets, *others, keys)
+
+
+def next_in_batch(x: Array, axis_name: str | None = None) -> Array:
+    """Of each row the one after it in the global batch; of the last row, the first."""
+    first = x[:1]
+    if axis_name is not None:
+        devices = jax.lax.axis_size(axis_name)
+        first = jax.lax.ppermute(first, axis_name, [((i + 1) % devices, i) for i in range(devices)])
+    return jnp.concatenate([x[1:], first])
+
+
+def rectangle(
+    image: UInt8[Array, 'h w c'], corner: Float[Array, '2'], size: Float[Array, '2']
+) -> Bool[Array, 'h w']:
+    """Which pixels of an image are in a rectangle, of top and left, height and width."""
+    height, width, _ = image.shape
+    y, x = jnp.mgrid[:height, :width]
+    low, high = corner, corner + size
+    return (low[0] <= y) & (y < high[0]) & (low[1] <= x) & (x < high[1])
+
+
+def _random_rectangle(
+    key: jax.Array, image: UInt8[Array, 'h w c'], share: Float[Array, '']
+) -> Bool[Array, 'h w']:
+    """One of about this share of the area, in the image's aspect; its middle is anywhere."""
+    sides = jnp.array(image.shape[:2])
+    size = jnp.round(jnp.sqrt(share) * sides)
+    middle = jax.random.uniform(key, (2,)) * sides
+    return rectangle(image, jnp.round(middle - size / 2), size)
