@@ -13,6 +13,7 @@ from typing import Never
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from vit_jax.config import parse_flags
 from vit_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/default.py', 'What to train.')
@@ -42,26 +43,11 @@ def main(_: list[str]) -> None:
     print(f'{workdir}: finished after {result["step"]} steps, test accuracy {accuracy}')
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def parse(argv: list[str]) -> list[str]:
     """Parses the command line; what is wrong in it ends in one line and exit status 2."""
     try:
-        extra = flags.FLAGS(argv)[1:]
-        config_file = config_flags.get_config_filename(flags.FLAGS['config'])
-        if not Path(config_file).is_file():
-            raise FileNotFoundError(f'no such file: {config_file}')
-        if extra:
-            raise InputError(f'expected only --flags, got {" ".join(extra)}')
-    except OSError as error:  # the last line of ml_collections' names the file
-        stop(f'--config: expected a config file, but: {str(error).splitlines()[-1]}', 2)
-    except (AttributeError, KeyError) as error:  # the nearest name is in the message
-        message = (
-            str(error.args[0])
-            .replace('\\n', ' ')
-            .replace('\n', '; ')
-            .translate({ord(c): None for c in "\\'"})
-        )
-        stop(f'no such option: {message}', 2)
-    except (flags.Error, TypeError, InputError) as error:
+        parse_flags(flags.FLAGS, argv)
+    except InputError as error:
         stop(error, 2)
     return argv[:1]
 
@@ -72,4 +58,4 @@ def stop(reason: object, status: int) -> Never:
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=parse)

@@ -29,6 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
         config.data.image_size = config_dict.placeholder(object)  # another one resizes embeddings
         config.data.mean = config_dict.placeholder(tuple)
         config.data.std = config_dict.placeholder(tuple)
+        config.data.crop_fraction = config_dict.placeholder(float)
 
     config.optim.name = 'sgd'  # or 'adamw', with 1e-4 or so and layer_decay=0.75
     config.optim.learning_rate = 0.03

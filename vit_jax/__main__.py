@@ -71,7 +71,28 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument('--batch-size', type=int, help='memory of training with so many images')
     add_overrides(command)
 
-    arguments = parser.parse_args(argv)
+    command = commands.add_parser('prepare', help='bring a data set into the form that is read')
+    command.set_defaults(function=prepare)
+    command.add_argument('source', metavar='SOURCE', help='tfds:NAME')
+    command.add_argument('--data-dir', metavar='FOLDER', help='of TFDS')
+    command.add_argument('--manual-dir', metavar='FOLDER', help='files downloaded by hand')
+
+    command = commands.add_parser('preview', help='a picture of what the network sees in training')
+    command.set_defaults(function=preview)
+    command.add_argument(
+        'config',
+        metavar='CONFIG',
+        help='config file; --config.KEY=VALUE may follow, as in train.py',
+    )
+    command.add_argument('-o', '--output', metavar='FILE', required=True, help='.png or the like')
+    command.add_argument('--step', type=int, default=1, help='whose batch (default: 1)')
+    command.add_argument('--rows', type=int, default=4, help='of pictures (default: 4)')
+    command.add_argument('--columns', type=int, default=8, help='of pictures (default: 8)')
+
+    arguments, flags = parser.parse_known_args(argv)
+    if flags and arguments.function is not preview:
+        parser.error(f'unrecognized arguments: {" ".join(flags)}')
+    arguments.flags = flags
     try:
         arguments.function(arguments)
     except BrokenPipeError:  # whoever read our output has read enough
@@ -80,6 +101,9 @@ def main(argv: list[str] | None = None) -> int:
     except (InputError, OSError) as error:
         print('vit_jax:', ' '.join(str(error).split()), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print('vit_jax: interrupted; the same command begins or goes on again', file=sys.stderr)
+        return 130
     return 0
 
 
@@ -206,6 +230,40 @@ def convert(arguments: argparse.Namespace) -> None:
     save_weights(
         arguments.to_path, weights.model, weights.variables, arguments.to, weights.description
     )
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Downloads or converts a data set, once."""
+    from absl import logging
+
+    from vit_jax.data import open_source
+
+    logging.set_verbosity(logging.ERROR)  # TFDS has advice
+    source = open_source(arguments.source, arguments.data_dir)
+    source.prepare(arguments.manual_dir)
+    print(f'{source.name}: prepared, {len(source.class_names)} classes')
+
+
+def preview(arguments: argparse.Namespace) -> None:
+    """Writes a contact sheet of a config's training batch."""
+    from absl import flags, logging
+    from ml_collections import config_flags
+
+    from vit_jax.config import check_config, parse_flags
+    from vit_jax.preview import preview as draw
+
+    logging.set_verbosity(logging.ERROR)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', flag_values=values)
+    parse_flags(values, ['preview', f'--config={arguments.config}', *arguments.flags])
+    check_config(values.config)
+    sheet = draw(values.config, arguments.step, arguments.rows, arguments.columns)
+    try:
+        sheet.save(arguments.output)
+    except ValueError:  # Pillow's, of a name without an ending that it knows
+        raise InputError(
+            f'--output: expected a picture file such as preview.png, got {arguments.output}'
+        ) from None
 
 
 def summary(arguments: argparse.Namespace) -> None:

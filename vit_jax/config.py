@@ -1,9 +1,15 @@
-"""Checks the numbers of a config before anything is built; the rest is checked where it is used."""
+"""A config from the command line, and a check of its numbers before anything is built.
+
+What is no number is checked where it is used.
+"""
 
 import math
+from pathlib import Path
 from typing import Any
 
+from absl import flags
 from flax.traverse_util import flatten_dict
+from ml_collections import config_flags
 
 from vit_jax.errors import InputError
 
@@ -35,6 +41,38 @@ RANGES = {
 }
 
 PROBABILITIES = ('augment.erasing_prob', 'augment.mix_prob', 'augment.mix_switch_prob')
+
+
+def parse_flags(values: flags.FlagValues, argv: list[str]) -> Path:
+    """Parses a command line, of whose flags `config` is ml_collections' `--config=FILE`.
+
+    Args:
+      values: the flags, to be set.
+      argv: the program, then its arguments.
+
+    Returns:
+      The config's file.
+
+    Raises:
+      InputError: where something in it is wrong, in one line.
+    """
+    try:
+        extra = values(argv)[1:]
+        config_file = Path(config_flags.get_config_filename(values['config']))
+        if not config_file.is_file():
+            raise FileNotFoundError(f'no such file: {config_file}')
+    except OSError as error:  # the last line of ml_collections' names the file
+        reason = str(error).splitlines()[-1]
+        raise InputError(f'--config: expected a config file, but: {reason}') from None
+    except (AttributeError, KeyError) as error:  # the nearest name is in the message
+        message = str(error.args[0]).replace('\\n', ' ').replace('\n', '; ')
+        message = message.translate({ord(c): None for c in "\\'"})
+        raise InputError(f'no such option: {message}') from None
+    except (flags.Error, TypeError) as error:
+        raise InputError(str(error)) from None
+    if extra:
+        raise InputError(f'expected only --flags, got {" ".join(extra)}')
+    return config_file
 
 
 def check_config(config: Any) -> None:

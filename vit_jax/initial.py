@@ -96,7 +96,7 @@ def _from_weights(config: Any, arguments: dict[str, Any], class_names: list[str]
             new_head=init.head == 'new',
             **arguments,
         )
-        preprocessing = weights.preprocessing(data.mean, data.std)
+        preprocessing = weights.preprocessing(data.mean, data.std, data.crop_fraction)
     except InputError as error:
         raise InputError(f'init.weights: {error}') from None
     if init.head == 'keep':

@@ -38,6 +38,18 @@ def start_state(params: Any, *, optimizer: optax.GradientTransformation) -> Trai
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
+def step_keys(key: jax.Array, step: Any, position: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Random keys of a step: [b], one for the augmentation of each example; and one for dropout.
+
+    Args:
+      key: of the run.
+      step: number of steps done before.
+      position: each example's place in the global batch, int32 [b].
+    """
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(augment_key, position), dropout_key
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -67,9 +79,8 @@ def train_step(
       The state after the step, and float32 scalars: 'loss', 'accuracy' (against the labels, on
       augmented images), 'grad_norm' (before clipping).
     """
-    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    example_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(augment_key, batch['position'])
-    images, targets = augment(batch['image'], batch['label'], example_keys)
+    keys, dropout_key = step_keys(key, state.step, batch['position'])
+    images, targets = augment(batch['image'], batch['label'], keys)
     # Position 0 under jit; under pmap every device's first, so that their masks differ.
     dropout_key = jax.random.fold_in(dropout_key, batch['position'][0])
 

@@ -13,11 +13,11 @@ import optax
 from vit_jax.augment import check_augmentation
 from vit_jax.checkpoint import Checkpoints
 from vit_jax.config import check_config
-from vit_jax.data import open_source, train_batches
+from vit_jax.data import Examples, Stream, open_source, train_batches
 from vit_jax.errors import InputError
 from vit_jax.evaluate import evaluate
 from vit_jax.initial import describe, find_start
-from vit_jax.inputs import Inputs, augmentation, open_inputs
+from vit_jax.inputs import augmentation, open_examples, train_order
 from vit_jax.metrics import Reporter, is_due
 from vit_jax.model import ViT
 from vit_jax.optim import (
@@ -54,8 +54,12 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     model, preprocessing = start.model, start.preprocessing
 
     with open_run_directory(workdir, config) as run_directory:
-        inputs = open_inputs(config, source, preprocessing, parallel.rows)
-        num_steps = count_steps(config, inputs.train.num_examples)
+        examples, test_examples = (
+            open_examples(config, source, split, preprocessing)
+            for split in (config.data.train_split, config.data.test_split)
+        )
+        order = train_order(config, examples.num_examples, parallel.rows)
+        num_steps = count_steps(config, examples.num_examples)
         schedule = learning_rate_schedule(config.optim, num_steps)
         init_key, train_key = jax.random.split(jax.random.key(config.seed))
         image = jnp.zeros((1, *preprocessing.shape))
@@ -81,13 +85,13 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                 write_json(run_directory / 'config.json', config.to_dict())
                 write_json(run_directory / 'description.json', describe(start, source.class_names))
             run_train_step, run_test = create_steps(
-                config,
                 parallel,
                 model,
                 optimizer,
                 preprocessing.normalize,
                 partial(stop_frozen, factors=factors),
-                inputs,
+                augmentation(config, examples, model.num_classes, parallel.axis_name),
+                test_examples,
             )
             with (
                 Reporter(
@@ -99,7 +103,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                     learning_rate=schedule,
                 ) as reporter,
                 train_batches(
-                    inputs.train, inputs.order, range(first_step, num_steps), parallel.put_batch
+                    examples, order, range(first_step, num_steps), parallel.put_batch
                 ) as batches,
             ):
                 run_steps(
@@ -114,7 +118,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                     ),
                     reporter,
                 )
-            skipped = {'train': inputs.train.skipped, 'test': inputs.test.skipped}
+            skipped = {'train': examples.skipped, 'test': test_examples.skipped}
             if count := add_skipped(run_directory, skipped):
                 print(f'{run_directory}: {count} examples could not be used, see skipped.json')
             return reporter.lines[-1]
@@ -177,22 +181,21 @@ def run_steps(
 
 
 def create_steps(
-    config: Any,
     parallel: Jit | Pmap,
     model: ViT,
     optimizer: optax.GradientTransformation,
     normalize: Callable[[jax.Array], jax.Array],
     freeze: Callable[[Any], Any],
-    inputs: Inputs,
+    augment: Callable[..., Any],
+    test_examples: Examples | Stream,
 ) -> tuple[Callable[..., Any], Callable[[Any], dict[str, float]]]:
     """The training step over the devices, and the evaluation of a state on the test split."""
-    run_augment = augmentation(config, inputs, model.num_classes, parallel.axis_name)
     run_train_step = parallel.train_step(
         partial(
             train_step,
             model=model,
             optimizer=optimizer,
-            augment=run_augment,
+            augment=augment,
             normalize=normalize,
             freeze=freeze,
         )
@@ -200,7 +203,7 @@ def create_steps(
     run_eval_step = parallel.eval_step(partial(eval_step, model=model, normalize=normalize))
 
     def run_test(state: TrainState) -> dict[str, float]:
-        return evaluate(partial(run_eval_step, state), parallel, inputs.test)
+        return evaluate(partial(run_eval_step, state), parallel, test_examples)
 
     return run_train_step, run_test
 

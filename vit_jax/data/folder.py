@@ -72,6 +72,9 @@ class FolderSource:
                     f'{self.name}: expected the classes of train, got {min(others)!r} in {split}'
                 )
 
+    def prepare(self, manual_dir: str | None = None) -> None:
+        """Pictures are read as they are; there is nothing to do."""
+
     def open(self, split: str) -> FolderSplit:
         """The pictures of a split, in the order of classes and names.
 

@@ -90,3 +90,7 @@ def save_weights(
     if lost and path.suffix in ('.npz', *TORCH) and format != 'huggingface':
         what = ', '.join(f'{name} {described[name]}' for name in lost)
         logging.getLogger('vit_jax').warning('%s: has no room for %s', path, what)
+    if format == 'huggingface' and (described['preprocessing'] or {}).get('crop_fraction'):
+        message = '%s: ViTImageProcessor resizes pictures whole, and not the middle of them (%s)'
+        fraction = described['preprocessing']['crop_fraction']
+        logging.getLogger('vit_jax').warning(message, path, f'crop_fraction {fraction}')

@@ -50,18 +50,21 @@ class Weights(NamedTuple):
     notes: list[str]
 
     def preprocessing(
-        self, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+        self,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+        crop_fraction: float | None = None,
     ) -> Preprocessing:
         """What pictures go through before the model.
 
         Args:
-          mean, std: instead of the described ones.
+          mean, std, crop_fraction: instead of the described ones.
 
         Raises:
           InputError: where they are neither given nor described, or channels cannot be pictures'.
         """
         model, described = self.model, dict(self.description['preprocessing'] or {})
-        given = {'mean': mean, 'std': std}
+        given = {'mean': mean, 'std': std, 'crop_fraction': crop_fraction}
         told = described | {name: value for name, value in given.items() if value is not None}
         if not {'mean', 'std'} <= told.keys():
             raise InputError(

@@ -152,12 +152,10 @@ def read_config(config: dict[str, Any]) -> dict[str, Any]:
     description: dict[str, Any] = {'class_names': config.get('label_names')}
     if {'mean', 'std'} <= pretrained.keys():
         told = {'mean': tuple(pretrained['mean']), 'std': tuple(pretrained['std'])}
+        if pretrained.get('crop_mode') != 'squash':
+            told['crop_fraction'] = pretrained.get('crop_pct', 0.0)
         description['preprocessing'] = told
-    others = {
-        'crop_pct': (None, 1.0),
-        'crop_mode': (None, 'squash'),
-        'interpolation': (None, 'bilinear'),
-    }
+    others = {'crop_mode': (None, 'center', 'squash'), 'interpolation': (None, 'bilinear')}
     known = {'act_layer', 'num_heads', 'fc_norm', 'global_pool'}
     notes = differing(pretrained, others)
     if unknown := sorted(model_args.keys() - known):
@@ -168,7 +166,7 @@ def read_config(config: dict[str, Any]) -> dict[str, Any]:
 def differing(config: dict[str, Any], same: dict[str, tuple[Any, ...]]) -> list[str]:
     """A note on how pictures were made to fit, where it is not as we do it."""
     found = [f'{k} {config[k]}' for k, values in same.items() if config.get(k) not in values]
-    return [f'pictures were prepared with {", ".join(found)}, ours are resized whole'] * bool(found)
+    return [f'pictures were prepared with {", ".join(found)}, ours are not'] * bool(found)
 
 
 def conv_layout(model: ViT) -> tuple[Any, Any]:
