@@ -17,7 +17,10 @@ SIDE, CAPTION, COLUMNS, ROWS = 96, 30, 8, 2  # pixels, pixels, pictures, picture
 def main(run_directory: str, path: str) -> None:
     """Draws the first correct ones of the test split, and ends with the first mistake."""
     predictor = Predictor(run_directory)
-    images, labels = open_source('tfds:digits').read('test', lambda image: image)
+    split = open_source('tfds:digits').open('test')
+    digits = [split[i] for i in range(len(split))]
+    images = np.stack([digit.decode() for digit in digits])
+    labels = np.array([digit.label for digit in digits])
     probabilities = predictor(images)
     classes = probabilities.argmax(-1)
     right, wrong = np.flatnonzero(classes == labels), np.flatnonzero(classes != labels)

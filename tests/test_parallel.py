@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import vit_jax
-from configs import digits
+from configs import default, digits
 from vit_jax.augment import augment
 from vit_jax.errors import InputError
 from vit_jax.optim import create_optimizer, learning_rate_schedule
@@ -23,6 +23,12 @@ RUN = digits.get_config().optim
 OPTIMIZERS = {
     'sgd': optax.sgd(0.1, momentum=0.9),
     'a real run': create_optimizer(RUN, learning_rate_schedule(RUN, 1400)),
+}
+AUGMENT = dict(default.get_config().augment) | {
+    'pad_and_crop': 2,
+    'policy': 'randaugment',
+    'mixup_alpha': 0.5,
+    'cutmix_alpha': 1.0,
 }
 NORMALIZE = Preprocessing((8, 8), 3, (0.5,), (0.5,)).normalize
 WAYS = {'jit on 8': ('jit', 8), 'pmap on 8': ('pmap', 8), 'pmap on 1': ('pmap', 1)}
@@ -45,9 +51,7 @@ def run(mode, num_devices, optimizer, num_steps=5, model=MODEL):
         train_step,
         model=model,
         optimizer=optimizer,
-        augment=partial(
-            augment, num_classes=5, horizontal_flip=True, pad_and_crop=2, label_smoothing=0.1
-        ),
+        augment=partial(augment, num_classes=5, axis_name=parallel.axis_name, **AUGMENT),
         normalize=NORMALIZE,
     )
     run_step = parallel.train_step(step)

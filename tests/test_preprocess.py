@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from vit_jax.errors import InputError
-from vit_jax.preprocess import Preprocessing, read_picture
+from vit_jax.preprocess import Preprocessing
 
 
 def test_normalize_is_the_formula():
@@ -57,26 +57,43 @@ def test_wrong_normalisation_is_told(arguments, message):
         Preprocessing((4, 6), *arguments)
 
 
-def test_files_that_are_no_pictures_are_told(tmp_path):
-    Image.new('RGB', (40, 40), 'red').save(tmp_path / 'whole.png')
-    (tmp_path / 'cut.png').write_bytes((tmp_path / 'whole.png').read_bytes()[:60])
-    (tmp_path / 'text.jpg').write_text('not a picture')
-    (tmp_path / 'empty.png').touch()
-    for name in ('cut.png', 'text.jpg', 'empty.png', 'missing.png', '.'):
-        with pytest.raises(InputError, match=name):
-            read_picture(str(tmp_path / name))
-    assert read_picture(str(tmp_path / 'whole.png')).size == (40, 40)
-
-
-def test_pictures_are_turned_upright(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: to be turned a quarter to the right
-    Image.new('L', (10, 20)).save(tmp_path / 'turned.jpg', exif=exif)
-    assert read_picture(tmp_path / 'turned.jpg').size == (20, 10)
-
-
 @pytest.mark.parametrize('mode', ['I;16', 'I', 'F'])
 def test_pictures_of_more_than_8_bits_are_refused(mode):
     """Pillow would cut them off at 255."""
     with pytest.raises(InputError, match='8 bits a channel'):
         Preprocessing((4, 6), 1, (0.5,), (0.5,)).resize(Image.new(mode, (6, 4)))
+
+
+@pytest.mark.parametrize('size', [(6, 6), (6, 9)])
+@pytest.mark.parametrize('picture_size', [(20, 30), (30, 20), (20, 20)])
+def test_the_middle_is_the_fields_resize_and_centre_crop(size, picture_size):
+    """Resizing so that the crop is 0.75 of what fits, then cropping, as one resampling."""
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8))
+    picture = smooth.resize(picture_size[::-1], Image.Resampling.BICUBIC)
+    preprocessing = Preprocessing(size, 3, (0.5,), (0.5,), crop_fraction=0.75)
+    factor = max(size[0] / picture_size[0], size[1] / picture_size[1]) / 0.75
+    height, width = (round(factor * side) for side in picture_size)
+    resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    top, left = (height - size[0]) / 2, (width - size[1]) / 2
+    if top % 1 == left % 1 == 0:  # otherwise the field's crop is half a pixel off the middle
+        expected = resized[int(top) :][: size[0], int(left) :][:, : size[1]]
+        got = preprocessing.resize(picture)
+        assert np.abs(got.astype(int) - expected).max() <= 2
+
+
+def test_a_fraction_of_one_keeps_the_shorter_side():
+    picture = np.zeros((4, 8, 3), np.uint8)
+    picture[:, 2:6] = 200
+    resized = Preprocessing((4, 4), 3, (0.5,), (0.5,), crop_fraction=1.0).resize(picture)
+    np.testing.assert_array_equal(resized, 200)
+    with pytest.raises(InputError, match='crop_fraction: expected 0 to 1, got 1.5'):
+        Preprocessing((4, 4), 3, (0.5,), (0.5,), crop_fraction=1.5)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('given', [1, 3, 4])
+def test_recolouring_is_what_resizing_does(channels, given):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, given), np.uint8)
+    preprocessing = Preprocessing((4, 6), channels, (0.5,), (0.5,))
+    np.testing.assert_array_equal(preprocessing.recolour(pixels), preprocessing.resize(pixels))

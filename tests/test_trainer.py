@@ -21,7 +21,7 @@ from vit_jax.config import RANGES
 from vit_jax.errors import InputError
 from vit_jax.evaluate import evaluate
 from vit_jax.initial import model_arguments
-from vit_jax.metrics import read_metrics
+from vit_jax.metrics import Reporter, read_metrics
 from vit_jax.parallel import create_parallel
 from vit_jax.step import create_state, eval_step
 from vit_jax.trainer import count_steps, train
@@ -137,7 +137,7 @@ def test_run_directory_is_whole(digits_config, tmp_path, capsys):
         (6, 'test'),
     ]
     assert result == lines[-1]
-    assert {'loss', 'accuracy', 'grad_norm', 'learning_rate', 'images_per_second'} <= set(lines[0])
+    assert {'loss', 'accuracy', 'grad_norm', 'learning_rate', 'images_per_second', 'data_wait'} <= set(lines[0])
     assert lines[0]['learning_rate'] == pytest.approx(5e-4)  # half-way through the warm-up
     assert json.loads((tmp_path / 'config.json').read_text())['model']['dim'] == 16
     description = json.loads((tmp_path / 'description.json').read_text())
@@ -208,13 +208,14 @@ def test_interrupted_run_goes_on_in_the_other_mode(digits_config, tmp_path, monk
     digits_config.optim.learning_rate = 0.1
     train(digits_config, str(tmp_path / 'whole'))
 
-    def interrupt(examples, step, **options):
+    def interrupt(self, step, metrics):
         if step == 4:
             raise KeyboardInterrupt
-        return data.train_batch(examples, step, **options)
+        return report(self, step, metrics)
 
+    report = Reporter.train
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr('vit_jax.trainer.train_batch', interrupt)
+        patch.setattr(Reporter, 'train', interrupt)
         train(digits_config, str(tmp_path / 'both'))
     digits_config.parallel.mode = 'pmap'
     train(digits_config, str(tmp_path / 'both'))
@@ -262,7 +263,7 @@ def test_evaluation_counts_each_example_once(data_dir, mode, num_devices, batch_
     from vit_jax.preprocess import Preprocessing
 
     preprocessing = Preprocessing((8, 8), 1, (0.5,), (0.5,))
-    examples = data.open_source('tfds:digits', data_dir).read('test', preprocessing.resize)
+    examples = data.open_split(data.open_source('tfds:digits', data_dir), 'test', preprocessing)
     assert len(examples.labels) == 360
     model = vit_jax.ViT(
         image_size=8, patch_size=4, num_classes=10, dim=8, depth=1, heads=1, mlp_dim=8, channels=1
@@ -278,7 +279,7 @@ def test_evaluation_counts_each_example_once(data_dir, mode, num_devices, batch_
     parallel = create_parallel(mode, batch_size, jax.devices()[:num_devices])
     step = parallel.eval_step(partial(eval_step, model=model, normalize=preprocessing.normalize))
     run_step = partial(step, parallel.spread(state))
-    metrics = evaluate(run_step, parallel, examples, batch_size)
+    metrics = evaluate(run_step, parallel, examples)
     assert metrics['accuracy'] == pytest.approx(accuracy, abs=1e-12)
     assert metrics['loss'] == pytest.approx(loss, rel=1e-5)
 
@@ -296,11 +297,9 @@ def test_steps_win_over_epochs(digits_config):
 @pytest.mark.parametrize('name', RANGES)
 def test_numbers_out_of_range_are_told_before_anything_is_built(digits_config, tmp_path, name):
     low, high = RANGES[name]
-    kind = float if name in ('num_epochs',) or name.startswith('optim.') else int
-    if name in ('optim.warmup_steps', 'augment.pad_and_crop'):
-        kind = int
-    if name == 'augment.label_smoothing':
-        kind = float
+    *path, last = name.split('.')
+    section = digits_config[path[0]] if path else digits_config
+    kind = section.get_type(last)
     bad = [low - 1] + ([high] if high < float('inf') else [])
     for value in [*bad, *([float('nan'), float('inf')] if kind is float else [])]:
         config = digits_config.copy_and_resolve_references()

@@ -176,14 +176,20 @@ def test_a_timm_folder_tells_mean_and_std(tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps(config))
     weights = read_weights(tmp_path, heads=2)
     assert weights.preprocessing().mean == (0.4, 0.5, 0.6)
-    assert 'crop_pct 0.9' in weights.notes[0]
+    assert weights.preprocessing().crop_fraction == 0.9 and not weights.notes
+    pretrained |= {'crop_mode': 'border', 'interpolation': 'bicubic'}
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    weights = read_weights(tmp_path, heads=2)
+    assert 'crop_mode border, interpolation bicubic' in weights.notes[0]
+    pretrained |= {'crop_mode': 'squash', 'interpolation': 'bilinear'}
     config['model_args'] = {'num_heads': 2, 'act_layer': 'gelu_tanh', 'dynamic': True}
     config |= {'global_pool': 'avg', 'label_names': list('abcde')}
     (tmp_path / 'config.json').write_text(json.dumps(config))
     told = read_weights(tmp_path)
     assert (told.model.heads, told.model.gelu, told.model.pool) == (2, 'tanh', 'gap')
     assert told.description['class_names'] == list('abcde')
-    assert 'left aside: model_args dynamic' in told.notes[1]
+    assert 'left aside: model_args dynamic' in told.notes[0]
+    assert told.preprocessing().crop_fraction == 0
     config['model_args'] = {'act_layer': 'relu'}
     (tmp_path / 'config.json').write_text(json.dumps(config))
     with pytest.raises(InputError, match="expected act_layer gelu and .*'relu'"):

@@ -93,11 +93,11 @@ def decode_crop(
     choose: Callable[[int, int], Box],
     image_size: tuple[int, int],
 ) -> UInt8[np.ndarray, 'h w c']:
-    """Decodes a part of a picture and resizes it, bilinearly without antialiasing below half.
+    """Decodes a part of a picture and resizes it, see `resize_part`.
 
     Of a JPEG as little is decoded as libjpeg can be brought to: only the rows down to the lower
     edge of the part (1.2 times as many pictures a second), and where the part is at least twice as
-    large as needed, a half, quarter or eighth of the resolution.
+    large as needed, no more than half of the resolution.
 
     Args:
       data, name: see `decode_picture`.
@@ -116,12 +116,14 @@ def decode_crop(
 
 
 def resize_part(
-    pixels: UInt8[np.ndarray, 'any any c'], box: Box, image_size: tuple[int, int]
+    pixels: UInt8[np.ndarray, '_ _ c'], box: Box, image_size: tuple[int, int]
 ) -> UInt8[np.ndarray, 'h w c']:
-    """A part of a picture, resized bilinearly without antialiasing."""
+    """A part of a picture, resized bilinearly, or by area to a half or less."""
     top, left, height, width = box
     part = pixels[top : top + height, left : left + width]
-    return cv2.resize(part, image_size[::-1]).reshape(*image_size, -1)
+    halves = min(height / image_size[0], width / image_size[1]) >= 2
+    method = cv2.INTER_AREA if halves else cv2.INTER_LINEAR
+    return cv2.resize(part, image_size[::-1], interpolation=method).reshape(*image_size, -1)
 
 
 class _Jpeg(NamedTuple):
@@ -162,16 +164,15 @@ def _decode_jpeg_crop(
         rows = top + height
         data = b''.join((data[:at], rows.to_bytes(2, 'big'), data[at + 2 :]))
     factor = min(height / image_size[0], width / image_size[1])
+    shrink = factor if factor >= 2 else 1
     try:
         pixels = simplejpeg.decode_jpeg(
             data,
             jpeg.colours,
-            fastdct=True,
-            fastupsample=True,
-            min_height=math.ceil(rows / factor) if factor >= 2 else rows,
-            min_width=math.ceil(jpeg.width / factor) if factor >= 2 else jpeg.width,
+            min_height=math.ceil(rows / shrink),
+            min_width=math.ceil(jpeg.width / shrink),
             min_factor=2,
-            strict=False,  # of a picture cut short it says that there is more
+            strict=rows == jpeg.height,  # else it would say that there is more
         )
     except ValueError:
         return None

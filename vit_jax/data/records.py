@@ -1,7 +1,7 @@
 """One example as its source has it, and what becomes of one that cannot be used."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -30,6 +30,7 @@ class Record(NamedTuple):
         return self.picture
 
 
+@runtime_checkable
 class Split(Protocol):
     """The records of a split, by their places in it; read from many threads at once.
 

@@ -1,0 +1,239 @@
+"""How fast pictures come in, whether training waits for them, and what memory they take.
+
+python benchmarks/input_pipeline.py --photographs imagenet_sample_200.tar
+
+Photographs (a folder of class folders, or a tar of one) are read from files, decoded,
+random-resized-cropped to 224 pixels and batched, by vit_jax's stream and by tf.data with its fused
+decode_and_crop_jpeg: on one core, and on all. Each is a process of its own; they take turns, and
+the ratio is the median of the turns'. Then the gather from memory, the share of training steps that
+is spent waiting for data, and resident memory from epoch to epoch.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.report import describe_machine, write_result
+
+SIZE, BATCH_SIZE = 224, 50
+AREA = (0.08, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--photographs', type=Path, required=True)
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--seconds', type=float, default=5.0, help='of each measurement')
+    output = ROOT / 'benchmarks' / 'results' / 'input_pipeline.json'
+    parser.add_argument('--output', type=Path, default=output)
+    parser.add_argument('--child', nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        what, cores = arguments.child
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
+        print(json.dumps(CHILDREN[what](arguments.photographs, arguments.seconds)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        photographs = arguments.photographs
+        if photographs.is_file():
+            with tarfile.open(photographs) as archive:
+                archive.extractall(folder, filter='data')
+            (photographs,) = Path(folder).iterdir()
+
+        def run(what: str, cores: int) -> Any:
+            options = ['--photographs', photographs, '--seconds', str(arguments.seconds)]
+            command = [sys.executable, __file__, *options, '--child', what, str(cores)]
+            return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+        all_cores = len(os.sched_getaffinity(0))
+        result: dict[str, Any] = {'machine': describe_machine(), 'photographs': {}}
+        for cores in sorted({1, all_cores}):
+            turns = [
+                {racer: run(racer, cores) for racer in ('vit_jax', 'tf.data')}
+                for _ in range(arguments.rounds)
+            ]
+            result['photographs'][f'{cores} cores' if cores > 1 else '1 core'] = {
+                'images_per_second': {
+                    racer: [turn[racer] for turn in turns] for racer in ('vit_jax', 'tf.data')
+                },
+                'ratio': statistics.median(turn['vit_jax'] / turn['tf.data'] for turn in turns),
+            }
+        result['gather'] = run('gather', 1)
+        result['data_wait'] = run('training', all_cores)
+        result['resident_mib_by_epoch'] = run('memory', all_cores)
+    markdown = tabulate(result)
+    print(markdown, end='')
+    write_result(result, markdown, arguments.output)
+
+
+def tabulate(result: dict[str, Any]) -> str:
+    lines = ['| photographs | vit_jax, images/s | tf.data, images/s | ratio |', '|--|--:|--:|--:|']
+    for cores, race in result['photographs'].items():
+        speeds = race['images_per_second']
+        ours, theirs = (statistics.median(speeds[racer]) for racer in ('vit_jax', 'tf.data'))
+        lines.append(f'| {cores} | {ours:,.0f} | {theirs:,.0f} | {race["ratio"]:.2f} |')
+    lines.append('')
+    for what, speed in result['gather'].items():
+        lines.append(f'- gather from memory, one core, {what}: {speed:,.0f} images/s')
+    for what, share in result['data_wait'].items():
+        lines.append(f'- share of training steps spent waiting for data, {what}: {share:.2%}')
+    epochs = ', '.join(f'{mib:,.0f}' for mib in result['resident_mib_by_epoch'])
+    lines.append(f'- resident memory after each epoch of the stream, MiB: {epochs}')
+    return '\n'.join(lines) + '\n'
+
+
+def throughput(batches: Iterator[Any], seconds: float) -> float:
+    """Images a second, after the first batches."""
+    for _ in range(4):
+        next(batches)
+    count, begun = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begun) < seconds:
+        count += len(next(batches)['image'])
+    return count / elapsed
+
+
+def open_stream(photographs: Path) -> tuple[Any, Any]:
+    """The photographs as training reads them, and their order."""
+    from vit_jax import data
+    from vit_jax.preprocess import Preprocessing
+
+    preprocessing = Preprocessing((SIZE, SIZE), 3, (0.5,), (0.5,))
+    source = data.open_source(f'folder:{photographs}')
+    stream = data.open_split(source, 'train+test', preprocessing, memory_gib=0, min_area=AREA[0])
+    return stream, data.TrainOrder(stream.num_examples, BATCH_SIZE, range(BATCH_SIZE), seed=0)
+
+
+def race_vit_jax(photographs: Path, seconds: float) -> float:
+    from vit_jax import data
+
+    stream, order = open_stream(photographs)
+    with data.train_batches(stream, order, range(10**6), lambda batch: batch) as batches:
+        return throughput(batches, seconds)
+
+
+def race_tf_data(photographs: Path, seconds: float) -> float:
+    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+    import tensorflow as tf
+
+    def load(path: Any) -> dict[str, Any]:
+        content = tf.io.read_file(path)
+        begin, size, _ = tf.image.sample_distorted_bounding_box(
+            tf.io.extract_jpeg_shape(content),
+            tf.zeros([1, 0, 4]),
+            min_object_covered=0,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=AREA,
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        window = tf.concat([begin[:2], size[:2]], 0)
+        image = tf.image.decode_and_crop_jpeg(content, window, channels=3)
+        image = tf.image.resize(image, (SIZE, SIZE))
+        return {'image': tf.cast(tf.round(image), tf.uint8)}
+
+    paths = sorted(str(path) for path in photographs.glob('*/*'))
+    cores = len(os.sched_getaffinity(0))
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = cores
+    pictures = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths)).repeat()
+    batches = pictures.map(load, num_parallel_calls=cores).batch(BATCH_SIZE).prefetch(2)
+    return throughput(iter(batches.with_options(options)), seconds)
+
+
+def measure_gather(_: Path, seconds: float) -> dict[str, float]:
+    import numpy as np
+
+    from vit_jax import data
+
+    images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
+    examples = data.Examples(images, np.zeros(50_000, np.int32))
+    speeds = {}
+    for batch_size in (128, 1024):
+        order = data.TrainOrder(50_000, batch_size, range(batch_size), seed=0)
+        gathered = (examples.gather(order.examples(step)) for step in range(10**9))
+        speeds[f'batches of {batch_size}'] = throughput(gathered, seconds)
+        with data.train_batches(examples, order, range(10**6), lambda batch: batch) as batches:
+            what = f'batches of {batch_size}, read ahead by a thread'
+            speeds[what] = throughput(batches, seconds)
+    return speeds
+
+
+def measure_training(photographs: Path, _: float) -> dict[str, float]:
+    """From the 'data_wait' that every run writes down, of its steps after the first ten."""
+    import contextlib
+
+    from configs import default
+    from vit_jax.trainer import train
+
+    waits = {}
+    for what, source, settings in (
+        (
+            'Ti/16 on the photographs, streamed',
+            f'folder:{photographs}',
+            {
+                'num_steps': 40,
+                'batch_size': 16,
+                'data.memory_gib': 0.0,
+                'data.image_size': SIZE,
+                'model.variant': 'Ti/16',
+                'augment.random_resized_crop': AREA[0],
+            },
+        ),
+        ('a ViT of 4 layers on digits, in memory', 'tfds:digits', {'num_steps': 210}),
+    ):
+        config = default.get_config()
+        config.data.source = source
+        config.log_every_steps = 10
+        config.optim.warmup_steps = 5
+        config.model.depth, config.model.dim = 4, 96
+        config.eval_every_steps = config.checkpoint_every_steps = 0
+        config.update_from_flattened_dict(settings)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+            config.data.dir = folder
+            train(config, f'{folder}/run')
+            lines = map(json.loads, Path(f'{folder}/run/metrics.jsonl').read_text().splitlines())
+            shares = [x['data_wait'] for x in lines if x['split'] == 'train' and x['step'] > 10]
+        waits[what] = statistics.mean(shares)
+    return waits
+
+
+def measure_memory(photographs: Path, _: float) -> list[float]:
+    """Resident MiB of a process that streams, after each of twelve times through the photographs.
+
+    Their number is small; each time counts as an epoch.
+    """
+    from vit_jax import data
+
+    stream, order = open_stream(photographs)
+    resident = []
+    steps = -(-stream.num_examples // BATCH_SIZE)
+    with data.train_batches(stream, order, range(12 * steps), lambda batch: batch) as batches:
+        for i, _batch in enumerate(batches):
+            if (i + 1) % steps == 0:
+                pages = int(Path('/proc/self/statm').read_text().split()[1])
+                resident.append(pages * os.sysconf('SC_PAGE_SIZE') / 2**20)
+    return resident
+
+
+CHILDREN = {
+    'vit_jax': race_vit_jax,
+    'tf.data': race_tf_data,
+    'gather': measure_gather,
+    'training': measure_training,
+    'memory': measure_memory,
+}
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,136 @@
+import math
+from functools import cache, partial
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+from vit_jax.crop import ATTEMPTS, choose_crop
+
+LEAST_P = 1e-5  # of a statistical test; the draws are fixed
+SHAPES = [(1000, 1000, 0.08), (600, 1000, 0.4), (1100, 700, 0.7), (200, 1000, 0.05)]
+
+
+@cache
+def boxes(height, width, min_area, count=4000, seed=0):
+    """top, left, height and width of many crops, drawn by JAX."""
+    uniform = jax.random.uniform(jax.random.key(seed), (count, 2 * ATTEMPTS + 2))
+    choose = partial(choose_crop, height=height, width=width, min_area=min_area)
+    return np.asarray(jax.jit(jax.vmap(choose))(uniform), float).T
+
+
+def torchvision_crop(rng, height, width, min_area):
+    """RandomResizedCrop.get_params as torchvision has it, with draws of its own."""
+    for _ in range(10):
+        area = height * width * rng.uniform(min_area, 1)
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w = round(math.sqrt(area * aspect))
+        h = round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return rng.integers(height - h + 1), rng.integers(width - w + 1), h, w
+    return torchvision_middle(height, width)
+
+
+def torchvision_middle(height, width):
+    if width / height < 3 / 4:
+        w, h = width, round(width / (3 / 4))
+    elif width / height > 4 / 3:
+        w, h = round(height * (4 / 3)), height
+    else:
+        w, h = width, height
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def is_middle(h, w, height, width):
+    """Of the size that is taken where no attempt fits, and hardly ever by one that does."""
+    return ((h, w) == np.array(torchvision_middle(height, width)[2:])[:, None]).all(axis=0)
+
+
+@pytest.mark.parametrize('height, width, min_area', SHAPES)
+def test_boxes_are_distributed_as_torchvisions(height, width, min_area):
+    rng = np.random.default_rng(0)
+    expected = np.array([torchvision_crop(rng, height, width, min_area) for _ in range(4000)]).T
+
+    def features(top, left, h, w):
+        drawn = ~is_middle(h, w, height, width)
+        return (h, w, h * w, h / w, drawn, top[drawn], left[drawn], (top + left)[drawn])
+
+    ours, theirs = features(*boxes(height, width, min_area)), features(*expected)
+    for one, other in zip(ours, theirs, strict=True):
+        assert scipy.stats.ks_2samp(one, other).pvalue > LEAST_P
+
+
+def test_areas_and_logarithms_of_aspects_are_uniform():
+    """Of a square every part of up to 3/4 of the area fits, so that no attempt is refused."""
+    _, _, h, w = boxes(1000, 1000, 0.08)
+    small = h * w < 0.75e6
+    assert 0.6 < small.mean() < 0.9
+    area, log_aspect = (h * w / 1e6)[small], np.log(w / h)[small]
+    limit = math.log(4 / 3)
+    uniform = scipy.stats.uniform
+    assert scipy.stats.kstest(area, uniform(0.08, 0.67).cdf).pvalue > LEAST_P
+    assert scipy.stats.kstest(log_aspect, uniform(-limit, 2 * limit).cdf).pvalue > LEAST_P
+    assert scipy.stats.spearmanr(area, log_aspect).pvalue > LEAST_P
+    # No area is smaller, no aspect beyond, but for the rounding of sides to pixels.
+    assert area.min() > 0.08 - 1e-3 and abs(log_aspect).max() < limit + 3e-3
+
+
+@pytest.mark.parametrize('height, width, min_area', SHAPES[:3])
+def test_every_place_is_as_likely(height, width, min_area):
+    top, left, h, w = boxes(height, width, min_area)
+    rng = np.random.default_rng(1)  # spreads a pixel's probability over the pixel
+    drawn = ~is_middle(h, w, height, width)
+    down = ((top + rng.uniform(size=top.size)) / (height - h + 1))[drawn]
+    right = ((left + rng.uniform(size=top.size)) / (width - w + 1))[drawn]
+    for place in (down, right):
+        assert scipy.stats.kstest(place, 'uniform').pvalue > LEAST_P
+        assert scipy.stats.spearmanr(place, (h * w)[drawn]).pvalue > LEAST_P
+    assert scipy.stats.spearmanr(down, right).pvalue > LEAST_P
+
+
+@pytest.mark.parametrize('height, width', [(1, 1), (1, 9), (9, 1), (2, 3), (32, 32), (7, 300)])
+@pytest.mark.parametrize('min_area', [0.01, 0.5, 1.0])
+def test_every_box_is_inside_of_the_picture_and_not_empty(height, width, min_area):
+    rng = np.random.default_rng(0)
+    uniform = rng.uniform(size=(200, 2 * ATTEMPTS + 2))
+    uniform[:50] = rng.choice([0, np.nextafter(1, 0)], size=(50, 2 * ATTEMPTS + 2))  # extremes
+    for numbers in (*uniform, *np.minimum(uniform, np.nextafter(1, 0, dtype='f')).astype('f')):
+        top, left, h, w = choose_crop(numbers, height, width, min_area).tolist()
+        assert 0 <= top < top + h <= height and 0 <= left < left + w <= width
+
+
+@pytest.mark.parametrize(
+    'height, width', [(10, 300), (11, 300), (300, 11), (1, 50), (50, 1), (100, 100), (90, 100)]
+)
+def test_where_no_attempt_fits_the_middle_is_taken_as_in_torchvision(height, width):
+    uniform = np.full(2 * ATTEMPTS + 2, 0.9)
+    uniform[ATTEMPTS : 2 * ATTEMPTS : 2] = 0.1  # flat, and the others steep: both stick out
+    top, left, h, w = choose_crop(uniform, height, width, 1.0).tolist()
+    *corner, expected_h, expected_w = torchvision_middle(height, width)
+    assert (h, w) == (expected_h, expected_w)
+    # A middle between two pixels may be either of them.
+    for got, expected, rest in zip((top, left), corner, (height - h, width - w), strict=True):
+        assert got in (expected, rest - expected)
+
+
+def test_the_first_attempt_that_fits_is_taken():
+    uniform = np.full(2 * ATTEMPTS + 2, 0.999)  # of a square: all of it, and too wide
+    for attempt in reversed(range(ATTEMPTS)):
+        uniform[attempt], uniform[ATTEMPTS + attempt] = attempt / ATTEMPTS, 0.5  # a square part
+        _, _, h, w = choose_crop(uniform, 1000, 1000, 0.1).tolist()
+        assert h == w == round(1000 * math.sqrt(0.1 + 0.9 * attempt / ATTEMPTS))
+
+
+@pytest.mark.parametrize(
+    'height, width, min_area', [(224, 224, 0.08), (48, 64, 0.3), (30, 300, 1.0)]
+)
+def test_numpy_and_jax_choose_the_same_boxes(height, width, min_area):
+    """Of the same float32; where a rounding is a tie but for the last bit, one pixel apart."""
+    uniform = jax.random.uniform(jax.random.key(1), (3000, 2 * ATTEMPTS + 2))
+    choose = partial(choose_crop, height=height, width=width, min_area=min_area)
+    on_devices = np.asarray(jax.jit(jax.vmap(choose))(uniform))
+    on_host = np.array([choose(numbers) for numbers in np.asarray(uniform)])
+    assert on_devices.dtype == on_host.dtype == np.int32
+    assert (on_devices != on_host).any(axis=1).sum() <= 1
+    assert abs(on_devices - on_host).max() <= 1

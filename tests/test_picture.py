@@ -1,0 +1,194 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageOps
+from sklearn.datasets import load_sample_image
+
+from vit_jax import picture
+from vit_jax.errors import InputError
+from vit_jax.picture import decode_crop, decode_picture, read_picture
+
+
+@pytest.fixture(scope='module')
+def photo():
+    return Image.fromarray(load_sample_image('china.jpg'))  # 640 x 427
+
+
+def encode(image, format='jpeg', **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def pillows(data):
+    """What Pillow makes of it, upright and in RGB."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+
+
+JPEGS = {
+    'colour halved': dict(subsampling='4:2:0'),
+    'colour whole': dict(subsampling='4:4:4'),
+    'progressive': dict(progressive=True),
+    'with restart markers': dict(restart_marker_rows=2),
+}
+
+
+@pytest.mark.parametrize('options', JPEGS.values(), ids=JPEGS)
+def test_jpegs_are_decoded_as_pillow_does(photo, options):
+    data = encode(photo, quality=90, **options)
+    np.testing.assert_array_equal(decode_picture(data, 'photo'), pillows(data))
+
+
+@pytest.mark.parametrize('mode', ['L', '1', 'LA', 'P', 'RGBA', 'RGB', 'CMYK'])
+@pytest.mark.parametrize('format', ['png', 'webp', 'jpeg', 'tiff', 'gif'])
+def test_other_formats_and_colours_are_decoded_as_pillow_does(photo, mode, format):
+    image = photo.resize((40, 30)).convert(mode)
+    if mode in ('LA', 'RGBA'):
+        image.putalpha(100)
+    try:
+        data = encode(image, format)
+    except (OSError, ValueError):
+        pytest.skip('Pillow does not write these')
+    decoded = decode_picture(data, 'picture')
+    assert decoded.shape[-1] == (1 if Image.open(io.BytesIO(data)).mode in ('1', 'L', 'LA') else 3)
+    np.testing.assert_array_equal(np.broadcast_to(decoded, (30, 40, 3)), pillows(data))
+
+
+def test_a_palette_with_a_transparent_colour_is_decoded_without_a_warning(photo):
+    data = encode(photo.resize((40, 30)).convert('P'), 'png', transparency=b'\x00\x80')
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert('RGBA').convert('RGB'))
+    np.testing.assert_array_equal(decode_picture(data, 'picture'), expected)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('format', ['jpeg', 'png', 'webp'])
+def test_pictures_come_upright(photo, orientation, format):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encode(photo.resize((64, 48)), format, exif=exif)
+    expected = pillows(data)
+    np.testing.assert_array_equal(decode_picture(data, 'photo'), expected)
+    height, width = expected.shape[:2]
+    seen = []
+
+    def choose(*size):
+        seen.append(size)
+        return 4, 8, height - 10, width - 20
+
+    part = decode_crop(data, 'photo', choose, (height - 10, width - 20))
+    assert set(seen) == {(height, width)}
+    np.testing.assert_array_equal(part[:-1], expected[4 : height - 7, 8 : width - 12])
+
+
+@pytest.mark.parametrize('options', JPEGS.values(), ids=JPEGS)
+@pytest.mark.parametrize('box', [(0, 0, 427, 640), (100, 200, 150, 130), (300, 0, 127, 90)])
+def test_a_part_is_that_of_the_whole_picture(photo, options, box):
+    data = encode(photo, quality=90, **options)
+    top, left, height, width = box
+    whole = pillows(data)
+    part = decode_crop(data, 'photo', lambda *size: box, (height, width))
+    expected = whole[top : top + height, left : left + width]
+    np.testing.assert_array_equal(part[:-1], expected[:-1])
+    # Halved colours of the last row are interpolated with what comes after it, which is not read.
+    assert np.abs(part[-1].astype(int) - expected[-1]).mean() < 4
+
+
+def test_only_the_rows_down_to_the_part_are_decoded(photo, monkeypatch):
+    sizes = []
+
+    def spy(*args, **options):
+        pixels = decode(*args, **options)
+        sizes.append(pixels.shape[:2])
+        return pixels
+
+    decode = picture.simplejpeg.decode_jpeg
+    monkeypatch.setattr(picture.simplejpeg, 'decode_jpeg', spy)
+    decode_crop(encode(photo), 'photo', lambda *size: (20, 10, 100, 100), (100, 100))
+    assert sizes == [(120, 640)]
+    sizes.clear()
+    decode_crop(encode(photo), 'photo', lambda *size: (0, 0, 400, 600), (100, 100))
+    assert sizes == [(100, 160)]  # a quarter of the resolution
+    sizes.clear()
+    decode_crop(encode(photo, progressive=True), 'photo', lambda *size: (0, 0, 99, 99), (99, 99))
+    assert sizes == [(427, 640)]
+
+
+@pytest.mark.parametrize('shrink', [2.2, 3, 5])
+def test_a_part_decoded_at_less_resolution_is_where_it_should_be(photo, shrink):
+    top, left, height, width = box = (40, 60, 360, 500)
+    size = round(height / shrink), round(width / shrink)
+    part = decode_crop(encode(photo, quality=95), 'photo', lambda *_: box, size)
+    expected = photo.resize(
+        size[::-1], Image.Resampling.BOX, (left, top, left + width, top + height)
+    )
+    difference = np.abs(part.astype(int) - np.asarray(expected))
+    shifted = np.abs(part.astype(int) - np.roll(expected, 1, axis=1))
+    assert difference.mean() < 8 < shifted.mean()
+
+
+def png_header(width, height):
+    """The beginning of a PNG that says it is so large."""
+    header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack('>I', 13) + header + struct.pack('>I', zlib.crc32(header))
+    return b'\x89PNG\r\n\x1a\n' + chunk
+
+
+def bad_files():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    whole = Image.fromarray(noise)
+    jpeg, png = encode(whole), encode(whole, 'png')
+    bomb = bytearray(encode(Image.new('RGB', (8, 8))))
+    at = picture._height_offset(bytes(bomb))
+    bomb[at : at + 4] = struct.pack('>HH', 65000, 65000)
+    return {
+        'an empty file': b'',
+        'a text': b'not a picture',
+        'a JPEG cut off': jpeg[: len(jpeg) // 2],
+        'a JPEG of no more than a header': jpeg[:200],
+        'a JPEG without its beginning': jpeg[10:],
+        'a progressive JPEG cut off': encode(whole, progressive=True)[: len(jpeg) // 2],
+        'a PNG cut off': png[: len(png) // 2],
+        'a WebP cut off': encode(whole, 'webp')[:100],
+        'a JPEG that is a bomb': bytes(bomb),
+        'a PNG that is a bomb': png_header(60000, 60000) + png[33:],
+        'a picture of 16 bits': encode(Image.new('I;16', (5, 5)), 'png'),
+        'zeros': bytes(1000),
+    }
+
+
+@pytest.mark.parametrize('data', bad_files().values(), ids=bad_files())
+def test_what_is_no_picture_is_told_with_its_name(data):
+    with pytest.raises(InputError, match='^photo: expected a picture') as error:
+        decode_picture(data, 'photo')
+    assert '\n' not in str(error.value)
+    with pytest.raises(InputError, match='^photo: expected a picture'):
+        decode_crop(data, 'photo', lambda height, width: (0, 0, height, width), (4, 4))
+
+
+def test_damage_never_ends_in_another_error(photo):
+    """Random bytes of real files, replaced."""
+    rng = np.random.default_rng(0)
+    small = photo.resize((32, 24))
+    for data in (encode(small), encode(small, progressive=True), encode(small, 'png')):
+        for _ in range(150):
+            damaged = bytearray(data)
+            for at in rng.integers(0, len(data), 4):
+                damaged[at] = rng.integers(256)
+            for decode in (
+                lambda x: decode_picture(x, 'photo'),
+                lambda x: decode_crop(x, 'photo', lambda h, w: (0, 0, h, w), (8, 8)),
+            ):
+                try:
+                    assert decode(bytes(damaged)).dtype == np.uint8
+                except InputError:
+                    pass
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path):
+    for name, message in (('missing.png', 'no such file'), ('.', 'cannot be read')):
+        with pytest.raises(InputError, match=message):
+            read_picture(tmp_path / name)

@@ -1,0 +1,228 @@
+"""What the policies choose, read off a tape.
+
+In place of `apply_operation` stands a function that writes the operation and its value into the
+image; what operations do is shown in tests/test_operations.py.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from PIL import Image, ImageOps
+
+from vit_jax import policies
+from vit_jax.operations import OPERATIONS
+
+LEAST_P = 1e-5  # of a statistical test; the draws are fixed
+HEIGHT, WIDTH = 8, 5  # of the tape
+FACTORS = ('brightness', 'color', 'contrast', 'sharpness')
+
+# Of all operations but AutoAugment's invert, as torchvision has them: whether the sign is random,
+# and the value for a strength of 0 to 1, of factors as what it adds to 1.
+
+
+def no_value(strength):
+    return 0
+
+
+def randaugment_values(height, width):
+    return {
+        'identity': (False, no_value),
+        'shear_x': (True, lambda s: 0.3 * s),
+        'shear_y': (True, lambda s: 0.3 * s),
+        'translate_x': (True, lambda s: 150 / 331 * width * s),
+        'translate_y': (True, lambda s: 150 / 331 * height * s),
+        'rotate': (True, lambda s: 30 * s),
+        **dict.fromkeys(FACTORS, (True, lambda s: 0.9 * s)),
+        'posterize': (False, lambda s: 8 - 4 * s),
+        'solarize': (False, lambda s: 256 * (1 - s)),
+        'autocontrast': (False, no_value),
+        'equalize': (False, no_value),
+    }
+
+
+def trivialaugment_values(height, width):
+    return randaugment_values(height, width) | {
+        'shear_x': (True, lambda s: 0.99 * s),
+        'shear_y': (True, lambda s: 0.99 * s),
+        'translate_x': (True, lambda s: width * s),  # 32 of CIFAR's 32 pixels
+        'translate_y': (True, lambda s: height * s),
+        'rotate': (True, lambda s: 135 * s),
+        **dict.fromkeys(FACTORS, (True, lambda s: 0.99 * s)),
+        'posterize': (False, lambda s: 8 - 6 * s),
+    }
+
+
+# AutoAugment's table 7: operation, probability in tenths, level.
+TABLE_7 = """
+    invert 1 7, contrast 2 6
+    rotate 7 2, translate_x 3 9
+    sharpness 8 1, sharpness 9 3
+    shear_y 5 8, translate_y 7 9
+    autocontrast 5 8, equalize 9 2
+    shear_y 2 7, posterize 3 7
+    color 4 3, brightness 6 7
+    sharpness 3 9, brightness 7 9
+    equalize 6 5, equalize 5 1
+    contrast 6 7, sharpness 6 5
+    color 7 7, translate_x 5 8
+    equalize 3 7, autocontrast 4 8
+    translate_y 4 3, sharpness 2 6
+    brightness 9 6, color 2 8
+    solarize 5 2, invert 0 3
+    equalize 2 0, autocontrast 6 0
+    equalize 2 8, equalize 6 4
+    color 9 9, equalize 6 6
+    autocontrast 8 4, solarize 2 8
+    brightness 1 3, color 7 0
+    solarize 4 5, autocontrast 9 3
+    translate_y 9 9, translate_y 7 9
+    autocontrast 9 2, solarize 8 3
+    equalize 8 8, invert 1 3
+    translate_y 7 9, autocontrast 9 1
+"""
+
+
+RANDAUGMENT = randaugment_values(HEIGHT, WIDTH)
+TRIVIALAUGMENT = trivialaugment_values(HEIGHT, WIDTH)
+
+
+def table_7():
+    """25 pairs of (operation, probability, level)."""
+    for line in TABLE_7.strip().splitlines():
+        parts = [part.split() for part in line.split(',')]
+        yield [(name, int(tenths) / 10, int(level)) for name, tenths, level in parts]
+
+
+def write_on_tape(image, operation, value):
+    number = jax.lax.bitcast_convert_type(value, jnp.uint8)  # float32 as four bytes
+    row = jnp.concatenate([operation.astype(jnp.uint8)[None], number])
+    return jnp.concatenate([row[None, :, None], image[:-1]])
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """(policy, count) → operations [count, steps] and values of as many draws."""
+    monkeypatch.setattr(policies, 'apply_operation', write_on_tape)
+
+    def chosen(policy, count, steps, seed=0):
+        keys = jax.random.split(jax.random.key(seed), count)
+        tape = jnp.full((HEIGHT, WIDTH, 1), 255, jnp.uint8)
+        tapes = np.asarray(jax.jit(jax.vmap(partial(policy, tape)))(keys))
+        assert (tapes[:, :steps, 0] < len(OPERATIONS)).all() and (tapes[:, steps:] == 255).all()
+        rows = np.ascontiguousarray(tapes[:, :steps, :, 0][:, ::-1])
+        values = np.ascontiguousarray(rows[..., 1:]).view(np.float32)[..., 0]
+        return np.array(OPERATIONS)[rows[..., 0]], values
+
+    return chosen
+
+
+def assert_equally_often(*choices, of):
+    """Every combination of the choices, of which there are to be so many."""
+    _, counts = np.unique(np.stack(choices, axis=-1), axis=0, return_counts=True)
+    assert len(counts) == of
+    assert scipy.stats.chisquare(counts).pvalue > LEAST_P
+
+
+def changes(operations, values):
+    """Values of factors as what they differ from 1 by."""
+    return values - np.isin(operations, FACTORS)
+
+
+@pytest.mark.parametrize('magnitude', [10.0, 9.0, 3.5])
+def test_randaugment_chooses_14_operations_equally_often_with_values_of_its_magnitude(
+    chosen, magnitude
+):
+    randaugment = partial(policies.randaugment, num_ops=2, magnitude=magnitude)
+    operations, values = chosen(randaugment, 20_000, 2)
+    assert set(operations.ravel()) == set(RANDAUGMENT)
+    assert_equally_often(*operations.T, of=14 * 14)  # one does not depend on the other, either
+    for operation, (signed, value) in RANDAUGMENT.items():
+        got = changes(operation, values[operations == operation])
+        np.testing.assert_allclose(abs(got), value(magnitude / 10), rtol=1e-5, atol=1e-5)
+        if signed:
+            assert_equally_often(got > 0, of=2)
+
+
+@pytest.mark.parametrize('num_ops', [0, 1, 3, 5])
+def test_randaugment_goes_through_as_many_operations_as_asked_for(chosen, num_ops):
+    operations, _ = chosen(
+        partial(policies.randaugment, num_ops=num_ops, magnitude=5.0), 50, num_ops
+    )
+    assert operations.shape == (50, num_ops)
+
+
+def test_signs_do_not_depend_on_one_another(chosen):
+    randaugment = partial(policies.randaugment, num_ops=2, magnitude=10.0)
+    operations, values = chosen(randaugment, 20_000, 2, seed=1)
+    signed = np.isin(operations, [x for x, (signed, _) in RANDAUGMENT.items() if signed])
+    positive = changes(operations, values)[signed.all(axis=1)] > 0
+    assert_equally_often(*positive.T, of=4)
+
+
+def test_trivialaugment_chooses_operations_and_31_levels_equally_often(chosen):
+    operations, values = (x[:, 0] for x in chosen(policies.trivialaugment, 40_000, 1))
+    assert set(operations) == set(TRIVIALAUGMENT)
+    assert_equally_often(operations, of=14)
+    with_values = ~np.isin(operations, ['identity', 'autocontrast', 'equalize'])
+    levels = np.zeros(len(operations), int)
+    for operation, (signed, value) in TRIVIALAUGMENT.items():
+        of_operation = operations == operation
+        got = changes(operation, values[of_operation])
+        grid = np.array([value(level / 30) for level in range(31)], float)
+        level = abs(abs(got)[:, None] - grid).argmin(axis=1)
+        np.testing.assert_allclose(abs(got), grid[level], rtol=1e-5, atol=2e-5)
+        levels[of_operation] = level
+        if signed:
+            assert_equally_often(got[level > 0] > 0, of=2)
+    assert_equally_often(levels[with_values], of=31)
+    assert_equally_often(operations[with_values], levels[with_values], of=11 * 31)
+
+
+def test_autoaugment_is_table_7(chosen):
+    """Every pair equally often, either operation with its own probability and value."""
+    probabilities = {}
+    for pair in table_7():
+        for uses in np.ndindex(2, 2):
+            outcome, probability = [], 1 / 25
+            for (name, share, level), use in zip(pair, uses, strict=True):
+                probability *= share if use else 1 - share
+                value = RANDAUGMENT.get(name, RANDAUGMENT['identity'])[1](level / 9)
+                outcome += [name, round(value, 3)] if use else ['identity', 0]
+            probabilities[tuple(outcome)] = probabilities.get(tuple(outcome), 0) + probability
+    probabilities = {outcome: p for outcome, p in probabilities.items() if p}
+    assert sum(probabilities.values()) == pytest.approx(1)
+
+    operations, values = chosen(policies.autoaugment, 50_000, 2)
+    strengths = np.round(abs(changes(operations, values)).astype(float), 3)
+    counts = dict.fromkeys(probabilities, 0)
+    for (first, second), (strength, strength2) in zip(operations, strengths, strict=True):
+        counts[first, strength, second, strength2] += 1  # an outcome that is not there: KeyError
+    expected = 50_000 * np.array(list(probabilities.values()))
+    assert expected.min() > 5
+    assert scipy.stats.chisquare(list(counts.values()), expected).pvalue > LEAST_P
+
+
+def test_autoaugments_values_have_random_signs(chosen):
+    operations, values = chosen(policies.autoaugment, 20_000, 2)
+    for operation in set(operations.ravel()) - {'identity'}:
+        got = changes(operation, values[operations == operation])
+        if RANDAUGMENT.get(operation, [False])[0]:
+            assert_equally_often(got[got != 0] > 0, of=2)
+        else:
+            assert (got >= 0).all()
+
+
+def test_an_operation_of_no_magnitude_changes_nothing_unless_it_has_none():
+    # Stretched to 0 … 255 by a whole number, of which no rounding is in question.
+    image = np.random.default_rng(0).integers(60, 60 + 51 + 1, (40, 50, 3), np.uint8)
+    keys = jax.random.split(jax.random.key(0), 1400)
+    randaugment = partial(policies.randaugment, jnp.asarray(image), num_ops=1, magnitude=0.0)
+    results = [x.tobytes() for x in np.asarray(jax.jit(jax.vmap(randaugment))(keys))]
+    picture = Image.fromarray(image)
+    versions = picture, ImageOps.autocontrast(picture), ImageOps.equalize(picture)
+    counts = [results.count(version.tobytes()) for version in versions]
+    assert scipy.stats.chisquare(counts, [1200, 100, 100]).pvalue > LEAST_P
