@@ -75,6 +75,8 @@ def pictures(count, size=5, channels=2):
 def assert_uniform(values, low, high):
     distribution = scipy.stats.uniform(low, high - low)
     assert scipy.stats.kstest(values, distribution.cdf).pvalue > LEAST_P
+    edge = 12 / len(values) * (high - low)  # where none is once in e ** 12
+    assert values.min() < low + edge and values.max() > high - edge
 
 
 def test_nothing_is_done_unless_asked_for():
@@ -290,8 +292,6 @@ def test_grey_has_no_saturation_and_no_hue():
     image = picture('photo, grey')[:6, :8]
     augmented, _ = run(copies(image, 20), color_jitter=(0.0, 0.0, 1.0, 0.5))
     np.testing.assert_array_equal(augmented, copies(image, 20))
-    augmented, _ = run(copies(image, 20), color_jitter=(0.0, 0.5, 0.0, 0.0))
-    assert (augmented != image).any(axis=(1, 2, 3)).sum() > 15
 
 
 # The policies; what they draw is shown in tests/test_policies.py.
@@ -350,10 +350,9 @@ def test_policies_make_of_an_image_what_pillow_makes_of_it(policy):
 @functools.cache
 def erased():
     """Which pixels were replaced [count, h, w], and what is there now."""
-    image = picture('photo')
-    options = dict(erasing_prob=0.6)
-    augmented, _ = run(copies(image, 1200), **options)
-    opposite, _ = run(copies(255 - image, 1200), **options)
+    image = picture('photo')[16:40, :32]
+    augmented, _ = run(copies(image, 5000), erasing_prob=0.9)
+    opposite, _ = run(copies(255 - image, 5000), erasing_prob=0.9)
     same = augmented == opposite  # noise, which is drawn by the same keys
     assert (same.all(axis=-1) == same.any(axis=-1)).all()
     return same[..., 0], augmented
@@ -362,9 +361,9 @@ def erased():
 def test_images_are_erased_by_their_probability_and_untouched_outside():
     area, augmented = erased()
     hits = area.any(axis=(1, 2))
-    assert scipy.stats.binomtest(int(hits.sum()), len(hits), 0.6).pvalue > LEAST_P
+    assert scipy.stats.binomtest(int(hits.sum()), len(hits), 0.9).pvalue > LEAST_P
     outside = ~area[..., None]
-    np.testing.assert_array_equal(augmented * outside, picture('photo') * outside)
+    np.testing.assert_array_equal(augmented * outside, picture('photo')[16:40, :32] * outside)
 
 
 def test_what_is_erased_is_a_rectangle_of_the_papers_size_anywhere():
@@ -374,20 +373,20 @@ def test_what_is_erased_is_a_rectangle_of_the_papers_size_anywhere():
     (top, h), (left, w) = ((x.argmax(axis=1), x.sum(axis=1)) for x in (area.any(2), area.any(1)))
     np.testing.assert_array_equal(area.sum(axis=(1, 2)), h * w)
     rng = np.random.default_rng(0)
-    sizes, aspects = rng.uniform(0.02, 1 / 3, 20_000) * 48 * 64, 3.3 ** rng.uniform(-1, 1, 20_000)
-    expected_h = np.minimum(np.round(np.sqrt(sizes * aspects)), 48)
-    expected_w = np.minimum(np.round(np.sqrt(sizes / aspects)), 64)
+    sizes, aspects = rng.uniform(0.02, 1 / 3, 20_000) * 24 * 32, 3.3 ** rng.uniform(-1, 1, 20_000)
+    expected_h = np.minimum(np.round(np.sqrt(sizes * aspects)), 24)
+    expected_w = np.minimum(np.round(np.sqrt(sizes / aspects)), 32)
 
     def features(h, w):
         return h, w, h * w, h / w
 
     for ours, theirs in zip(features(h, w), features(expected_h, expected_w), strict=True):
         assert scipy.stats.ks_2samp(ours, theirs).pvalue > LEAST_P
-    small = h * w < 0.2 * 48 * 64  # of no aspect do these reach beyond the image
+    small = h * w < 0.2 * 24 * 32  # of no aspect do these reach beyond the image
     assert scipy.stats.spearmanr((h * w)[small], (h / w)[small]).pvalue > LEAST_P
     spread = rng.uniform(size=(2, len(top)))  # a pixel's probability, over the pixel
-    assert_uniform((top + spread[0]) / (48 - h + 1), 0, 1)
-    assert_uniform((left + spread[1]) / (64 - w + 1), 0, 1)
+    assert_uniform((top + spread[0]) / (24 - h + 1), 0, 1)
+    assert_uniform((left + spread[1]) / (32 - w + 1), 0, 1)
 
 
 def test_noise_is_uniform_in_every_channel():

@@ -196,14 +196,19 @@ def test_autoaugment_is_table_7(chosen):
     probabilities = {outcome: p for outcome, p in probabilities.items() if p}
     assert sum(probabilities.values()) == pytest.approx(1)
 
-    operations, values = chosen(policies.autoaugment, 50_000, 2)
-    strengths = np.round(abs(changes(operations, values)).astype(float), 3)
-    counts = dict.fromkeys(probabilities, 0)
-    for (first, second), (strength, strength2) in zip(operations, strengths, strict=True):
-        counts[first, strength, second, strength2] += 1  # an outcome that is not there: KeyError
-    expected = 50_000 * np.array(list(probabilities.values()))
-    assert expected.min() > 5
-    assert scipy.stats.chisquare(list(counts.values()), expected).pvalue > LEAST_P
+    operations, values = chosen(policies.autoaugment, 400_000, 2)
+    places = np.searchsorted(sorted(OPERATIONS), operations)
+    strengths = np.round(1000 * abs(changes(operations, values).astype(float))).astype(int)
+    drawn = np.stack([places, strengths], axis=-1).reshape(-1, 4)
+    drawn, counts = np.unique(drawn, axis=0, return_counts=True)
+    got = {
+        (sorted(OPERATIONS)[i], a / 1000, sorted(OPERATIONS)[j], b / 1000): count
+        for (i, a, j, b), count in zip(drawn.tolist(), counts, strict=True)
+    }
+    assert got.keys() == probabilities.keys()
+    expected = [400_000 * probabilities[outcome] for outcome in got]
+    assert min(expected) > 5
+    assert scipy.stats.chisquare(list(got.values()), expected).pvalue > LEAST_P
 
 
 def test_autoaugments_values_have_random_signs(chosen):

@@ -79,12 +79,13 @@ def open_split(
     reader = Reader(records, on_error)
     height, width, channels = preprocessing.shape
     if len(records) * height * width * channels <= memory_gib * 2**30:
+        records.load()
         return read_into_memory(reader, preprocessing)
     if not records.random_access:
         raise InputError(
-            f'{source.name}: split {split!r} is too large for memory (data.memory_gib) and stored '
-            f'as TFRecord, which cannot be read in random order; '
-            f'python -m vit_jax prepare {source.name} converts it once'
+            f'{source.name}: split {split!r} is larger than data.memory_gib and stored as '
+            f'TFRecord, which cannot be read in random order; python -m vit_jax prepare '
+            f'{source.name} converts it once (with --data-dir, if data.dir is set)'
         )
     return Stream(reader, preprocessing, min_area)
 

@@ -36,12 +36,14 @@ class Split(Protocol):
 
     Attributes:
       num_classes: of the data set.
-      random_access: whether a record can be had without reading those before it.
+      random_access: whether a record can be had without reading those before it; otherwise `load`
+        reads all, which has to come first.
     """
 
     num_classes: int
     random_access: bool
 
+    def load(self) -> None: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Record: ...
 

@@ -19,7 +19,7 @@ class TfdsSplit:
     """The records of a split, see `vit_jax.data.records.Split`.
 
     Args:
-      examples: dictionaries by TFDS's features, the image not decoded.
+      examples: a sequence of dictionaries by TFDS's features, the image not decoded.
       image_key, label_key: of an example.
       name: of data set and split.
       num_classes: of the data set.
@@ -27,7 +27,7 @@ class TfdsSplit:
 
     def __init__(
         self,
-        examples: Sequence[dict[str, Any]],
+        examples: Any,
         image_key: str,
         label_key: str,
         name: str,
@@ -39,6 +39,11 @@ class TfdsSplit:
         self._name = name
         self.num_classes = num_classes
         self.random_access = not isinstance(examples, TfRecords)
+
+    def load(self) -> None:
+        """See `vit_jax.data.records.Split`."""
+        if not self.random_access:
+            self._examples.load()
 
     def __len__(self) -> int:
         return len(self._examples)

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from vit_jax.errors import InputError
 
 
 class TfRecords(Sequence[dict[str, Any]]):
-    """The examples of a split, which are all read when the first is asked for.
+    """The examples of a split, which have to be loaded before the first is asked for.
 
     Args:
       split: a `SplitInfo` of TFDS, or of a slice.
@@ -28,15 +27,20 @@ class TfRecords(Sequence[dict[str, Any]]):
         self._features = features
         self._decoders = decoders
         self._serialized: list[bytes] = []
-        self._lock = threading.Lock()
+
+    def load(self) -> None:
+        """Reads all of them, as they are stored, into memory.
+
+        Raises:
+          InputError: see `read_examples`.
+        """
+        for file in self._files:
+            self._serialized += read_examples(file.filename, file.skip, file.take)
 
     def __len__(self) -> int:
         return sum(file.take for file in self._files)
 
     def __getitem__(self, index: Any) -> Any:
-        with self._lock:
-            for file in () if self._serialized else self._files:
-                self._serialized += read_examples(file.filename, file.skip, file.take)
         serialized = self._serialized[index]
         return self._features.deserialize_example_np(serialized, decoders=self._decoders)
 
@@ -56,7 +60,7 @@ def read_examples(path: str | os.PathLike[str], skip: int, take: int) -> Iterato
                 raise ValueError(f'it ends after {i} examples of {skip + take}') from None
             if i >= skip:
                 yield serialized
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError, OverflowError) as error:  # of a senseless length
         raise InputError(f'{path}: expected TFRecord, but it cannot be read: {error}') from None
 
 

@@ -1,0 +1,233 @@
+"""Training on data with faults: told by name, and gone on with; or skipped, and counted."""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from test_picture import encode, png_header
+from test_stream import small_config
+
+import vit_jax
+from vit_jax import data, picture
+from vit_jax.errors import InputError
+from vit_jax.metrics import read_metrics
+from vit_jax.preprocess import Preprocessing
+from vit_jax.trainer import train
+
+PREPROCESSING = Preprocessing((16, 16), 3, (0.5,), (0.5,))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """48 good pictures for training and 10 for the test, two classes."""
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 24), ('test', 5)):
+        for name in ('ape', 'yak'):
+            path = tmp_path / 'data' / split / name
+            path.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (20, 24, 3), np.uint8)
+                Image.fromarray(pixels).save(path / f'{i:02}.jpg')
+    return tmp_path / 'data'
+
+
+def faults():
+    whole = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 40, 3), np.uint8))
+    jpeg = encode(whole)
+    bomb = bytearray(jpeg)
+    at = picture._height_offset(jpeg)
+    bomb[at : at + 4] = struct.pack('>HH', 65000, 65000)
+    return {
+        'a truncated JPEG': ('.jpg', jpeg[:-300]),
+        'a text': ('.jpg', b'a text file, named .jpg'),
+        'a zero-byte file': ('.jpg', b''),
+        'a bomb': ('.jpg', bytes(bomb)),
+        'a bomb of another format': ('.png', png_header(60000, 60000)),
+    }
+
+
+MEMORY = pytest.mark.parametrize('memory_gib', [0.0, 1.0], ids=['stream', 'memory'])
+
+
+@MEMORY
+@pytest.mark.parametrize('ending, content', faults().values(), ids=faults())
+def test_faults_are_told_by_name(folder, ending, content, memory_gib):
+    path = folder / 'train' / 'ape' / f'10{ending}'
+    (folder / 'train' / 'ape' / '10.jpg').unlink()
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f'{path}: expected a picture') as error:
+        read_epoch(folder, memory_gib)
+    assert "data.on_error='skip'" in str(error.value) and '\n' not in str(error.value)
+
+
+def read_epoch(folder, memory_gib, on_error='raise'):
+    """All training examples, in the order of the first epoch."""
+    source = data.open_source(f'folder:{folder}')
+    options = dict(memory_gib=memory_gib, on_error=on_error, min_area=0.5)
+    examples = data.open_split(source, 'train', PREPROCESSING, **options)
+    order = data.TrainOrder(48, 48, range(48), seed=0)
+    with data.train_batches(examples, order, range(1), lambda batch: batch) as batches:
+        return next(batches)
+
+
+@MEMORY
+def test_a_run_goes_on_when_its_data_was_mended(folder, tmp_path, memory_gib):
+    path = folder / 'train' / 'ape' / '10.jpg'
+    good = path.read_bytes()
+    path.write_bytes(good[:-300])
+    settings = {'data.memory_gib': memory_gib, 'num_steps': 8, 'checkpoint_every_steps': 0}
+    config = small_config(folder, **settings, eval_every_steps=0)
+    with pytest.raises(InputError, match=f'{path}: expected a picture'):
+        train(config, str(tmp_path / 'run'))
+    steps = [int(step.name) for step in (tmp_path / 'run').glob('checkpoints/*')]
+    assert steps == ([] if memory_gib else [first_step_with(10)])  # no step was lost
+    path.write_bytes(good)
+    train(config, str(tmp_path / 'run'))
+    train(config, str(tmp_path / 'never broken'))
+    params = [vit_jax.load_weights(tmp_path / name)[1] for name in ('run', 'never broken')]
+    jax.tree.map(np.testing.assert_array_equal, *params)
+
+
+def first_step_with(index):
+    order = data.TrainOrder(48, 8, range(8), seed=0)
+    return next(step for step in range(6) if index in order.examples(step))
+
+
+def break_some(folder):
+    """Faults in the training and the test data; the places of the former."""
+    for i, (ending, content) in enumerate(faults().values()):
+        path = folder / 'train' / ('ape', 'yak')[i % 2] / f'{3 * i:02}.jpg'
+        path.unlink()
+        path.with_suffix(ending).write_bytes(content)
+    (folder / 'test' / 'yak' / '01.jpg').write_bytes(b'')
+    return [0, 24 + 3, 6, 24 + 9, 12]
+
+
+@MEMORY
+def test_skipped_examples_are_counted_and_named(folder, tmp_path, memory_gib, capsys):
+    places = break_some(folder)
+    settings = {'data.memory_gib': memory_gib, 'data.on_error': 'skip', 'num_steps': 7}
+    config = small_config(folder, **settings)
+    train(config, str(tmp_path / 'run'))
+    assert '6 examples could not be used, see skipped.json' in capsys.readouterr().out
+    skipped = json.loads((tmp_path / 'run' / 'skipped.json').read_text())
+    assert sorted(map(int, skipped['train'])) == sorted(places)
+    assert 'train/ape/06.jpg: expected a picture' in skipped['train']['6']
+    assert list(skipped['test']) == ['6'] and 'test/yak/01.jpg' in skipped['test']['6']
+    # Evaluation counts the nine that are left.
+    last = read_metrics(tmp_path / 'run' / 'metrics.jsonl')[-1]
+    assert (last['accuracy'] * 9) % 1 == pytest.approx(0, abs=1e-6)
+
+
+@MEMORY
+def test_what_is_left_is_always_the_same(folder, memory_gib):
+    break_some(folder)
+    if memory_gib:
+        source = data.open_source(f'folder:{folder}')
+        first, second = (
+            data.open_split(source, 'train', PREPROCESSING, on_error='skip') for _ in range(2)
+        )
+        assert first.num_examples == 43 and first.skipped == second.skipped
+        np.testing.assert_array_equal(first.images, second.images)
+    else:
+        first, second = (read_epoch(folder, memory_gib, 'skip') for _ in range(2))
+        for name in first:
+            np.testing.assert_array_equal(first[name], second[name])
+
+
+@MEMORY
+def test_what_was_skipped_outlives_an_interruption(folder, tmp_path, memory_gib, capsys):
+    """Also where the second part meets none of it again."""
+    break_some(folder)
+    settings = {'data.memory_gib': memory_gib, 'data.on_error': 'skip'}
+    train(small_config(folder, **settings, num_steps=6), str(tmp_path))
+    capsys.readouterr()
+    for path in (folder / 'train').glob('*/*'):  # all mended
+        Image.new('RGB', (20, 24)).save(path)
+    train(small_config(folder, **settings, num_steps=7), str(tmp_path))
+    assert '6 examples could not be used' in capsys.readouterr().out
+
+
+def test_a_stream_puts_the_next_example_in_the_place_of_a_bad_one(folder):
+    places = break_some(folder)
+    paths = data.open_source(f'folder:{folder}').open('train')._paths
+    batch = read_epoch(folder, 0.0, 'skip')
+    for index in places:
+        shutil.copy(paths[index + 1], paths[index])
+    mended = read_epoch(folder, 0.0)
+    for name in batch:
+        np.testing.assert_array_equal(batch[name], mended[name])
+
+
+@MEMORY
+def test_nothing_but_faults_is_told(folder, tmp_path, memory_gib):
+    for path in folder.glob('train/*/*'):
+        path.write_bytes(b'')
+    config = small_config(folder, **{'data.memory_gib': memory_gib, 'data.on_error': 'skip'})
+    with pytest.raises(InputError, match='none can be used: .*expected a picture'):
+        train(config, str(tmp_path / 'run'))
+
+
+@MEMORY
+def test_a_test_split_of_nothing_but_faults_is_told(folder, tmp_path, memory_gib):
+    for path in folder.glob('test/*/*'):
+        path.write_bytes(b'')
+    config = small_config(folder, **{'data.memory_gib': memory_gib, 'data.on_error': 'skip'})
+    with pytest.raises(InputError, match='none can be used'):
+        train(config, str(tmp_path / 'run'))
+
+
+@pytest.mark.parametrize('on_error', ['raise', 'skip'])
+def test_folders_with_faults_are_told_before_training(folder, on_error, tmp_path):
+    (folder / 'train' / 'zebra').mkdir()
+    config = small_config(folder, **{'data.on_error': on_error})
+    with pytest.raises(InputError, match='zebra: expected pictures .* got none; put some there'):
+        train(config, str(tmp_path / 'run'))
+    (folder / 'train' / 'zebra').rename(folder / 'test' / 'zebra')
+    shutil.copy(folder / 'train' / 'ape' / '00.jpg', folder / 'test' / 'zebra' / '00.jpg')
+    with pytest.raises(InputError, match="expected the classes of train, got 'zebra' in test"):
+        train(config, str(tmp_path / 'run'))
+    assert not (tmp_path / 'run').exists()
+
+
+def test_unknown_ways_to_go_on_are_told(folder, tmp_path):
+    config = small_config(folder, **{'data.on_error': 'ignore'})
+    with pytest.raises(InputError, match="data.on_error: expected 'raise' or 'skip', got 'ignore'"):
+        train(config, str(tmp_path / 'run'))
+
+
+def test_train_py_ends_in_one_line_and_status_2_and_goes_on(folder, tmp_path):
+    """And may be told to skip, on the same run directory."""
+    path = folder / 'train' / 'yak' / '05.jpg'
+    path.write_text('no picture')
+    flags = {
+        'data.source': f'folder:{folder}',
+        'data.image_size': 16,
+        'data.memory_gib': 0,
+        'num_steps': 12,
+        'batch_size': 8,
+        'model.dim': 16,
+        'model.depth': 1,
+        'optim.warmup_steps': 2,
+        'checkpoint_every_steps': 0,
+    }
+    command = [sys.executable, 'train.py', '--config=configs/default.py', f'--workdir={tmp_path}']
+    command += [f'--config.{name}={value}' for name, value in flags.items()]
+    options = dict(cwd=ROOT, capture_output=True, text=True, env=os.environ | {'XLA_FLAGS': ''})
+    result = subprocess.run(command, **options)
+    assert result.returncode == 2, result
+    assert result.stderr.startswith(f'train.py: {path}: expected a picture')
+    assert result.stderr.count('\n') == 1
+    result = subprocess.run([*command, '--config.data.on_error=skip'], **options)
+    assert result.returncode == 0, result.stderr
+    assert 'of 12 steps are done' in result.stdout
+    assert '1 examples could not be used, see skipped.json' in result.stdout
+    assert result.stderr == ''
