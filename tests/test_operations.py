@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_image
 
+from vit_jax import operations
 from vit_jax.operations import OPERATIONS, apply_operation, grey
 
 MAPS = ('shear_x', 'shear_y', 'translate_x', 'translate_y', 'rotate')
@@ -222,3 +223,12 @@ def test_bits_between_two_whole_numbers_are_rounded():
     image = picture('noise')
     for got, bits in zip(apply_cases(image, cases), (4, 5, 8, 0, 8), strict=True):
         np.testing.assert_array_equal(got, by_pillow(image, 'posterize', bits))
+
+
+def test_the_mean_of_a_large_image_is_exact():
+    """Halves are told apart where the sum is more than float32 holds."""
+    image = np.full((384, 384, 1), 200, np.uint8)
+    for count, mean in ((384 * 384 // 2 - 1, 200), (384 * 384 // 2, 201)):
+        image.reshape(-1)[:count] = 201
+        table = operations.contrast_table(jnp.asarray(image), jnp.float32(0))
+        assert set(np.asarray(table).tolist()) == {mean}

@@ -137,7 +137,14 @@ def test_run_directory_is_whole(digits_config, tmp_path, capsys):
         (6, 'test'),
     ]
     assert result == lines[-1]
-    assert {'loss', 'accuracy', 'grad_norm', 'learning_rate', 'images_per_second', 'data_wait'} <= set(lines[0])
+    assert {
+        'loss',
+        'accuracy',
+        'grad_norm',
+        'learning_rate',
+        'images_per_second',
+        'data_wait',
+    } <= set(lines[0])
     assert lines[0]['learning_rate'] == pytest.approx(5e-4)  # half-way through the warm-up
     assert json.loads((tmp_path / 'config.json').read_text())['model']['dim'] == 16
     description = json.loads((tmp_path / 'description.json').read_text())

@@ -254,8 +254,9 @@ def preview(arguments: argparse.Namespace) -> None:
 
     logging.set_verbosity(logging.ERROR)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file('config', flag_values=values)
-    parse_flags(values, ['preview', f'--config={arguments.config}', *arguments.flags])
+    argv = ['preview', f'--config={arguments.config}', *arguments.flags]
+    config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
+    parse_flags(values, argv)
     check_config(values.config)
     sheet = draw(values.config, arguments.step, arguments.rows, arguments.columns)
     try:

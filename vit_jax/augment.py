@@ -167,7 +167,10 @@ def _every_channel(table: UInt8[Array, '256'], image: Image) -> UInt8[Array, '25
 
 
 def _erase(image: Image, key: jax.Array, prob: float) -> Image:
-    """Random Erasing with uniform noise (https://arxiv.org/abs/1708.04896, its best variant)."""
+    """Random Erasing with uniform noise (https://arxiv.org/abs/1708.04896, its best variant).
+
+    A rectangle that is longer than the image is cut off, where the paper draws another.
+    """
     height, width, _ = image.shape
     use_key, box_key, noise_key = jax.random.split(key, 3)
     area, aspect, y, x = jax.random.uniform(box_key, (4,))

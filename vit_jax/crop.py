@@ -1,7 +1,7 @@
 """Which part of a picture a random-resized-crop takes, on the host and on devices alike.
 
 Source: Szegedy et al., "Going deeper with convolutions" (https://arxiv.org/abs/1409.4842), as
-torchvision's RandomResizedCrop does it.
+torchvision's RandomResizedCrop does it (but a side that rounds to nothing is one pixel here).
 """
 
 import math
@@ -30,12 +30,15 @@ def choose_crop(uniform: Any, height: int, width: int, min_area: float) -> Any:
     xp = uniform.__array_namespace__()
     areas = (min_area + (1 - min_area) * uniform[:ATTEMPTS]) * (height * width)
     aspects = xp.exp((2 * uniform[ATTEMPTS : 2 * ATTEMPTS] - 1) * math.log(MAX_ASPECT))
-    middle = min(height, round(width * MAX_ASPECT)), min(width, round(height * MAX_ASPECT))
     # The middle stands behind the attempts, as the one that always fits.
-    heights = xp.concat([xp.round(xp.sqrt(areas / aspects)), xp.asarray(middle[:1])])
-    widths = xp.concat([xp.round(xp.sqrt(areas * aspects)), xp.asarray(middle[1:])])
+    middle = xp.asarray(
+        [min(height, round(width * MAX_ASPECT)), min(width, round(height * MAX_ASPECT))],
+        dtype=uniform.dtype,
+    )
+    heights = xp.concat([xp.round(xp.sqrt(areas / aspects)), middle[:1]])
+    widths = xp.concat([xp.round(xp.sqrt(areas * aspects)), middle[1:]])
     first = xp.argmax((heights <= height) & (widths <= width))
-    place = xp.where(first < ATTEMPTS, uniform[-2:], 0.5)
     size = xp.maximum(xp.stack([heights[first], widths[first]]), 1)
-    corner = xp.floor(place * (xp.asarray([height, width]) - size + 1))
+    rest = xp.asarray([height, width], dtype=uniform.dtype) - size
+    corner = xp.floor(xp.where(first < ATTEMPTS, uniform[-2:] * (rest + 1), rest / 2))
     return xp.astype(xp.concat([corner, size]), xp.int32)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vit_jax.errors import InputError
 
@@ -211,6 +211,8 @@ def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
             # By way of RGBA, or Pillow warns of palettes with a transparent colour.
             opaque = picture.convert('RGBA') if picture.mode == 'P' else picture
             pixels = np.asarray(opaque.convert(mode))
+    except UnidentifiedImageError:
+        raise InputError(f'{name}: expected a picture, but it is in no known format') from None
     except Exception as error:  # Pillow's parsers raise all sorts of things at damaged files
         raise InputError(f'{name}: expected a picture, but it cannot be read: {error}') from None
     return UPRIGHT.get(orientation, np.asarray)(pixels.reshape(*pixels.shape[:2], -1))

@@ -1,0 +1,133 @@
+import subprocess
+import sys
+import tempfile
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from vit_jax.__main__ import main
+from vit_jax.errors import InputError
+from vit_jax.preview import CELL, LINE, MARGIN, contact_sheet, describe_target, preview
+
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # ml_collections'
+
+MIXED = {'augment.mixup_alpha': 0.8, 'augment.cutmix_alpha': 1.0, 'augment.policy': 'randaugment'}
+
+
+def test_the_sheet_has_what_goes_into_the_step(digits_config, monkeypatch):
+    """The images and targets that train_step hands to the model, spied upon in a real step."""
+    from vit_jax import trainer
+
+    digits_config.update_from_flattened_dict(MIXED)
+    digits_config.augment.label_smoothing = 0.0
+    digits_config.num_steps, digits_config.optim.warmup_steps = 2, 1
+    seen = []
+    create = trainer.augmentation
+
+    def spying(*args):
+        augment = create(*args)
+
+        def spy(images, labels, keys):
+            result = augment(images, labels, keys)
+            jax.debug.callback(lambda *x: seen.append([np.asarray(y) for y in x]), *result)
+            return result
+
+        return spy
+
+    digits_config.batch_size = 8
+    with monkeypatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(trainer, 'augmentation', spying)
+        trainer.train(digits_config, folder)
+    jax.effects_barrier()
+    drawn = []
+    monkeypatch.setattr(
+        'vit_jax.preview.contact_sheet', lambda *x: drawn.append(x) or Image.new('L', (1, 1))
+    )
+    preview(digits_config, step=2, rows=2, columns=4)
+    images, targets, names, columns, title = drawn[0]
+    assert len(seen) == 2
+    np.testing.assert_array_equal(images, seen[1][0])
+    np.testing.assert_allclose(targets, seen[1][1], atol=1e-6)
+    assert names == list('0123456789') and columns == 4
+    assert title == 'tfds:digits, train: step 2, 8 of 8 images'
+
+
+def test_pictures_and_texts_are_where_they_belong():
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * 40 + np.zeros((8, 12, 3), np.uint8)
+    targets = np.eye(6, 3, dtype=np.float32)
+    sheet = np.asarray(contact_sheet(images, targets, ['a', 'b', 'c'], 4, 'title'))
+    scale = -(-CELL // 8)
+    cell = 12 * scale + MARGIN, 8 * scale + 2 * LINE + MARGIN
+    assert sheet.shape == (2 * cell[1] + MARGIN + 2 * LINE, 4 * cell[0] + MARGIN, 3)
+    for i in range(6):
+        left, top = i % 4 * cell[0] + MARGIN, i // 4 * cell[1] + MARGIN + 2 * LINE
+        picture = sheet[top : top + 8 * scale, left : left + 12 * scale]
+        assert (picture == 40 * i).all()
+        text = sheet[top + 8 * scale : top + 8 * scale + LINE, left : left + 12 * scale]
+        assert (text < 128).any() == (i < 3)  # the others have no class
+
+
+def test_targets_in_words():
+    names = ['ape', 'yak', 'zebra']
+    assert describe_target(np.float32([0, 1, 0]), names) == ['yak']
+    assert describe_target(np.float32([0.3, 0, 0.7]), names) == ['70% zebra', '30% ape']
+    assert describe_target(np.float32([0.001, 0, 0.999]), names) == ['zebra']
+
+
+def test_the_command_writes_a_picture(data_dir, tmp_path):
+    command = [sys.executable, '-m', 'vit_jax', 'preview', 'configs/digits.py', '-o']
+    flags = [f'--config.data.dir={data_dir}', '--config.augment.policy=trivialaugment']
+    result = subprocess.run(
+        [*command, tmp_path / 'sheet.png', *flags, '--rows', '2'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (result.stdout, result.stderr) == ('', '')
+    with Image.open(tmp_path / 'sheet.png') as sheet:
+        assert sheet.size == (8 * (CELL + MARGIN) + MARGIN, 2 * (CELL + 2 * LINE + MARGIN) + 38)
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['configs/none.py'], 'configs/none.py'),
+        (['configs/digits.py', '--config.augment.polcy=none'], 'Did you mean "policy"'),
+        (['configs/digits.py', '--config.augment.policy=all'], 'augment.policy: expected one of'),
+        (['configs/digits.py', '--config.augment.mix_prob=2'], 'augment.mix_prob: expected a prob'),
+        (['configs/digits.py', '--rows', '0'], 'expected a step, rows and columns from 1'),
+        (['configs/digits.py', 'more'], 'expected only --flags, got more'),
+        (['configs/finetune.py'], 'init.weights: expected a run directory'),
+    ],
+)
+def test_wrong_previews_end_in_one_line(arguments, message, data_dir, tmp_path, capsys):
+    output = str(tmp_path / 'sheet.png')
+    data = f'--config.data.dir={data_dir}'
+    source = '--config.data.source=tfds:digits'
+    assert main(['preview', *arguments, data, source, '-o', output]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count('\n') == 1
+
+
+def test_an_ending_that_is_no_pictures_is_told(data_dir, tmp_path, capsys):
+    command = ['preview', 'configs/digits.py', f'--config.data.dir={data_dir}', '-o']
+    assert main([*command, str(tmp_path / 'sheet.doc')]) == 2
+    assert 'expected a picture file such as preview.png' in capsys.readouterr().err
+
+
+def test_other_commands_take_no_flags_of_a_config(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(['summary', 'Ti/16', '--config.seed=1'])
+    assert end.value.code == 2 and 'unrecognized arguments' in capsys.readouterr().err
+
+
+def test_preview_tells_a_bad_example(digits_config, tmp_path):
+    digits_config.data.source = f'folder:{tmp_path}'
+    (tmp_path / 'train' / 'ape').mkdir(parents=True)
+    (tmp_path / 'train' / 'ape' / 'a.jpg').write_text('no picture')
+    with pytest.raises(InputError, match='a.jpg: expected a picture'):
+        preview(digits_config)

@@ -1,0 +1,49 @@
+"""Training on what people have: a folder, a set of TFDS's catalog, the embedded digits."""
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from test_stream import small_config
+
+from vit_jax import data
+from vit_jax.preprocess import Preprocessing
+from vit_jax.trainer import train
+
+CIFAR = Path(__file__).parents[2] / 'shared' / 'data' / 'cifar10_jpeg.tar.xz'
+
+
+@pytest.mark.parametrize('memory_gib', [0.0, 1.0], ids=['stream', 'memory'])
+@pytest.mark.parametrize('name', ['cifar10', 'oxford_flowers102', 'imagenette/160px-v2'])
+def test_sets_of_the_catalog_train(name, memory_gib, tmp_path):
+    """TFDS's own mock of them: random pictures by the real features."""
+    settings = {'data.source': f'tfds:{name}', 'data.memory_gib': memory_gib, 'num_steps': 3}
+    config = small_config('', **settings)
+    if name.startswith('imagenette'):
+        config.data.test_split = 'validation'
+    with tfds.testing.mock_data(num_examples=20, policy=tfds.testing.MockPolicy.USE_CODE):
+        result = train(config, str(tmp_path / 'run'))
+    assert result['step'] == 3 and np.isfinite(result['loss'])
+
+
+def test_cifar10_as_a_folder_of_pictures_trains(tmp_path):
+    if not CIFAR.exists():
+        pytest.skip(f'needs {CIFAR.name} beside the project')
+    with tarfile.open(CIFAR) as archive:
+        archive.extractall(tmp_path / 'cifar10', filter='data')
+    source = data.open_source(f'folder:{tmp_path / "cifar10"}')
+    assert source.class_names[:3] == ['airplane', 'automobile', 'bird']
+    assert len(source.class_names) == 10
+    preprocessing = Preprocessing((32, 32), 3, (0.5,), (0.5,))
+    examples = data.open_split(source, 'train', preprocessing)
+    assert examples.images.shape == (50_000, 32, 32, 3)
+    assert (np.bincount(examples.labels) == 5000).all()
+    settings = {'batch_size': 64, 'num_steps': 150, 'data.memory_gib': 1.0, 'model.dim': 32}
+    config = small_config(tmp_path / 'cifar10', **settings, log_every_steps=0)
+    config.eval_every_steps = config.checkpoint_every_steps = 0
+    config.optim.learning_rate = 3e-3
+    config.augment.random_resized_crop = 0.0
+    result = train(config, str(tmp_path / 'run'))
+    assert result['accuracy'] > 0.2  # a tenth by chance; 10,000 test pictures
