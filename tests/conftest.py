@@ -33,6 +33,16 @@ def data_dir(tmp_path_factory) -> str:
     return folder
 
 
+@pytest.fixture(scope='session')
+def photographs(tmp_path_factory):
+    """A folder of pictures, see `write_photographs`."""
+    from pictures import write_photographs
+
+    root = tmp_path_factory.mktemp('photographs')
+    write_photographs(root)
+    return root
+
+
 @pytest.fixture
 def digits_config(data_dir):
     return small_digits_config(data_dir)

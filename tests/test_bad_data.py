@@ -11,9 +11,8 @@ import jax
 import numpy as np
 import pytest
 from conftest import ROOT
+from pictures import encode, png_header, small_config
 from PIL import Image
-from test_picture import encode, png_header
-from test_stream import small_config
 
 import vit_jax
 from vit_jax import data, picture
@@ -94,6 +93,22 @@ def test_a_run_goes_on_when_its_data_was_mended(folder, tmp_path, memory_gib):
     train(config, str(tmp_path / 'never broken'))
     params = [vit_jax.load_weights(tmp_path / name)[1] for name in ('run', 'never broken')]
     jax.tree.map(np.testing.assert_array_equal, *params)
+
+
+def test_a_test_picture_that_is_found_bad_late_costs_no_step(folder, tmp_path):
+    path = folder / 'test' / 'ape' / '01.jpg'
+    good = path.read_bytes()
+    path.write_bytes(good[:-300])
+    config = small_config(folder, num_steps=5, checkpoint_every_steps=0, eval_every_steps=3)
+    with pytest.raises(InputError, match=f'{path}: expected a picture'):
+        train(config, str(tmp_path / 'run'))
+    assert [int(step.name) for step in (tmp_path / 'run').glob('checkpoints/*')] == [3]
+    path.write_bytes(good)
+    train(config, str(tmp_path / 'run'))
+    train(config, str(tmp_path / 'never broken'))
+    params = [vit_jax.load_weights(tmp_path / name)[1] for name in ('run', 'never broken')]
+    jax.tree.map(np.testing.assert_array_equal, *params)
+    assert vit_jax.Predictor(tmp_path / 'run', step='best')
 
 
 def first_step_with(index):

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -68,3 +71,27 @@ def test_accelerator_needs_no_jaxtyping():
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert process.returncode == 0, process.stderr
     assert json.loads(process.stdout)['step_seconds'] > 0
+
+
+def test_input_pipeline_writes_its_table(tmp_path):
+    photographs = tmp_path / 'photographs'
+    china = Image.fromarray(load_sample_image('china.jpg'))
+    for name in 'abcdefgh':
+        (photographs / name).mkdir(parents=True)
+        for i in range(8):
+            china.crop((8 * i, 0, 300 + 8 * i, 300)).save(photographs / name / f'{i}.jpg')
+    command = [sys.executable, ROOT / 'benchmarks' / 'input_pipeline.py', '--rounds', '1']
+    command += ['--photographs', photographs, '--seconds', '0.1', '--output', tmp_path / 'a.json']
+    environment = os.environ | {'XLA_FLAGS': ''}
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert process.returncode == 0, process.stderr
+    result = json.loads((tmp_path / 'a.json').read_text())
+    cores = len(os.sched_getaffinity(0))
+    assert len(result['photographs']) == 2 * len({1, cores})
+    for race in result['photographs'].values():
+        ours, theirs = (race['images_per_second'][name][0] for name in ('vit_jax', 'tf.data'))
+        assert race['ratio'] == ours / theirs > 0
+    assert all(0 <= share <= 1 for share in result['data_wait'].values())
+    assert len(result['resident_mib_by_epoch']) == 12
+    assert min(result['gather'].values()) > 0
+    assert (tmp_path / 'a.md').read_text() in process.stdout

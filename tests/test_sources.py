@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from test_stream import small_config
+from pictures import small_config
 
+import vit_jax
 from vit_jax import data
 from vit_jax.preprocess import Preprocessing
 from vit_jax.trainer import train
@@ -26,6 +27,20 @@ def test_sets_of_the_catalog_train(name, memory_gib, tmp_path):
     with tfds.testing.mock_data(num_examples=20, policy=tfds.testing.MockPolicy.USE_CODE):
         result = train(config, str(tmp_path / 'run'))
     assert result['step'] == 3 and np.isfinite(result['loss'])
+
+
+def test_predict_sees_pictures_as_evaluation_did(photographs, tmp_path):
+    """The middle of pictures of any size, by the run's own mean and std."""
+    config = small_config(photographs, **{'data.crop_fraction': 0.6, 'data.mean': (0.2, 0.4, 0.6)})
+    result = train(config, str(tmp_path / 'run'))
+    predictor = vit_jax.Predictor(tmp_path / 'run')
+    assert predictor._preprocessing.crop_fraction == 0.6
+    split = data.open_source(f'folder:{photographs}').open('test')
+    records = [split[i] for i in range(len(split))]
+    probabilities = predictor([record.name for record in records])
+    labels = [record.label for record in records]
+    loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+    assert loss == pytest.approx(result['loss'], rel=1e-5)
 
 
 def test_cifar10_as_a_folder_of_pictures_trains(tmp_path):

@@ -8,11 +8,10 @@ import time
 import jax
 import numpy as np
 import pytest
+from pictures import NUM_EXAMPLES, small_config
 from PIL import Image
-from sklearn.datasets import load_sample_image
 
 import vit_jax
-from configs import default
 from vit_jax import data
 from vit_jax.crop import ATTEMPTS, choose_crop
 from vit_jax.data.order import random_uniform
@@ -21,29 +20,11 @@ from vit_jax.metrics import Reporter
 from vit_jax.preprocess import Preprocessing
 from vit_jax.trainer import train
 
-NUM_EXAMPLES = 21
 PREPROCESSING = Preprocessing((24, 24), 3, (0.5,), (0.5,), crop_fraction=0.875)
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    """Three classes of parts of two photographs, in several formats and sizes."""
-    root = tmp_path_factory.mktemp('photographs')
-    rng = np.random.default_rng(0)
-    photographs = [load_sample_image(name) for name in ('china.jpg', 'flower.jpg')]
-    for i in range(NUM_EXAMPLES + 6):
-        height, width = rng.integers(60, 200, 2)
-        top, left = rng.integers(0, 200, 2)
-        part = photographs[i % 2][top : top + height, left : left + width]
-        split = 'train' if i < NUM_EXAMPLES else 'test'
-        path = root / split / 'abc'[i % 3] / f'{i:02}.{("jpg", "png", "jpg", "webp")[i % 4]}'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(part).convert('L' if i == 5 else 'RGB').save(path)
-    return root
-
-
-def open_stream(folder, split='train', min_area=0.2, **options):
-    source = data.open_source(f'folder:{folder}')
+def open_stream(photographs, split='train', min_area=0.2, **options):
+    source = data.open_source(f'folder:{photographs}')
     options = dict(memory_gib=0.0, min_area=min_area) | options
     stream = data.open_split(source, split, PREPROCESSING, **options)
     assert isinstance(stream, data.Stream)
@@ -66,13 +47,13 @@ def assert_same(batch, other):
         assert batch[name].tobytes() == other[name].tobytes(), name
 
 
-def test_a_batch_is_the_crops_of_its_examples_resized(folder):
+def test_a_batch_is_the_crops_of_its_examples_resized(photographs):
     """Against the whole pictures by Pillow, cut out by what choose_crop says."""
     import cv2
 
     places = order(batch_size=7)
-    stream = open_stream(folder)
-    split = data.open_source(f'folder:{folder}').open('train')
+    stream = open_stream(photographs)
+    split = data.open_source(f'folder:{photographs}').open('train')
     for step, batch in zip(range(2, 4), read_batches(stream, places, range(2, 4)), strict=True):
         for row, index in enumerate(places.examples(step)):
             record = split[int(index)]
@@ -92,15 +73,15 @@ def test_a_batch_is_the_crops_of_its_examples_resized(folder):
             assert f'/{"abc"[record.label]}/' in record.name
 
 
-def test_batches_are_the_same_on_any_number_of_processes_and_from_any_step(folder):
-    expected = read_batches(open_stream(folder), order(), range(7))
-    resumed = read_batches(open_stream(folder), order(), range(4, 7))
+def test_batches_are_the_same_on_any_number_of_processes_and_from_any_step(photographs):
+    expected = read_batches(open_stream(photographs), order(), range(7))
+    resumed = read_batches(open_stream(photographs), order(), range(4, 7))
     for batch, other in zip(expected[4:], resumed, strict=True):
         assert_same(batch, other)
     for num_processes in (2, 4):
         share = 8 // num_processes
         parts = [
-            read_batches(open_stream(folder), order(rows=range(i, i + share)), range(7))
+            read_batches(open_stream(photographs), order(rows=range(i, i + share)), range(7))
             for i in range(0, 8, share)
         ]
         for batch, shares in zip(expected, zip(*parts, strict=True), strict=True):
@@ -108,9 +89,9 @@ def test_batches_are_the_same_on_any_number_of_processes_and_from_any_step(folde
             assert_same(batch, joined)
 
 
-def test_a_process_reads_its_part_only(folder, monkeypatch):
+def test_a_process_reads_its_part_only(photographs, monkeypatch):
     read = []
-    stream = open_stream(folder)
+    stream = open_stream(photographs)
     split = stream._reader._split
     original = type(split).__getitem__
 
@@ -124,32 +105,32 @@ def test_a_process_reads_its_part_only(folder, monkeypatch):
     assert sorted(read) == sorted([*places.examples(0), *places.examples(1)])
 
 
-def test_an_epoch_crops_each_example_otherwise_than_the_last(folder):
+def test_an_epoch_crops_each_example_otherwise_than_the_last(photographs):
     places = order(batch_size=NUM_EXAMPLES)
-    first, second = read_batches(open_stream(folder), places, range(2))
+    first, second = read_batches(open_stream(photographs), places, range(2))
     ranks = [np.argsort(places.examples(step)) for step in (0, 1)]
     same = [(first['image'][i] == second['image'][j]).all() for i, j in zip(*ranks, strict=True)]
     assert not any(same)
     np.testing.assert_array_equal(first['label'][ranks[0]], second['label'][ranks[1]])
 
 
-def test_repeats_are_cropped_each_on_its_own(folder):
-    (batch,) = read_batches(open_stream(folder), order(batch_size=12, repeats=3), range(1))
+def test_repeats_are_cropped_each_on_its_own(photographs):
+    (batch,) = read_batches(open_stream(photographs), order(batch_size=12, repeats=3), range(1))
     np.testing.assert_array_equal(batch['label'].reshape(3, 4)[0], batch['label'].reshape(3, 4)[2])
     images = batch['image'].reshape(3, 4, -1)
     assert (images[0] != images[1]).any(-1).all() and (images[1] != images[2]).any(-1).all()
 
 
-def test_without_a_crop_pictures_are_those_of_memory(folder):
+def test_without_a_crop_pictures_are_those_of_memory(photographs):
     """And those of evaluation are, with one."""
-    source = data.open_source(f'folder:{folder}')
+    source = data.open_source(f'folder:{photographs}')
     memory = data.open_split(source, 'train', PREPROCESSING)
-    (streamed,) = read_batches(open_stream(folder, min_area=0.0), order(), range(1))
+    (streamed,) = read_batches(open_stream(photographs, min_area=0.0), order(), range(1))
     (gathered,) = read_batches(memory, order(), range(1))
     assert_same(streamed, gathered)
     places = data.EvalOrder(NUM_EXAMPLES, 8, range(8))
     with (
-        data.eval_batches(open_stream(folder), places, lambda batch: batch) as streamed,
+        data.eval_batches(open_stream(photographs), places, lambda batch: batch) as streamed,
         data.eval_batches(memory, places, lambda batch: batch) as gathered,
     ):
         for batch, other in zip(streamed, gathered, strict=True):
@@ -162,25 +143,27 @@ def test_without_a_crop_pictures_are_those_of_memory(folder):
 
 
 @pytest.mark.parametrize('batch_size', [1, RUN + 1, 3 * RUN, 64])
-def test_any_batch_size_is_put_together_from_runs(folder, batch_size):
-    (batch,) = read_batches(open_stream(folder), order(batch_size=batch_size), range(5, 6))
+def test_any_batch_size_is_put_together_from_runs(photographs, batch_size):
+    (batch,) = read_batches(open_stream(photographs), order(batch_size=batch_size), range(5, 6))
     assert batch['position'].tolist() == list(range(batch_size))
-    labels = [record_label(folder, i) for i in order(batch_size=batch_size).examples(5)]
+    labels = [record_label(photographs, i) for i in order(batch_size=batch_size).examples(5)]
     assert batch['label'].tolist() == labels
 
 
 @functools.cache
-def train_split(folder):
-    return data.open_source(f'folder:{folder}').open('train')
+def train_split(photographs):
+    return data.open_source(f'folder:{photographs}').open('train')
 
 
-def record_label(folder, index):
-    return train_split(folder)[int(index)].label
+def record_label(photographs, index):
+    return train_split(photographs)[int(index)].label
 
 
-def test_threads_end_with_the_iteration(folder):
+def test_threads_end_with_the_iteration(photographs):
     before = threading.active_count()
-    with data.train_batches(open_stream(folder), order(), range(10**6), lambda x: x) as batches:
+    with data.train_batches(
+        open_stream(photographs), order(), range(10**6), lambda x: x
+    ) as batches:
         next(batches)
         assert threading.active_count() > before
     deadline = time.monotonic() + 10
@@ -189,9 +172,9 @@ def test_threads_end_with_the_iteration(folder):
     assert threading.active_count() <= before
 
 
-def test_what_is_read_ahead_is_bounded(folder, monkeypatch):
+def test_what_is_read_ahead_is_bounded(photographs, monkeypatch):
     """However long nobody takes a batch."""
-    stream = open_stream(folder)
+    stream = open_stream(photographs)
     reads = []
     read = stream._reader.read
     monkeypatch.setattr(stream._reader, 'read', lambda *x: (reads.append(1), read(*x))[1])
@@ -201,32 +184,14 @@ def test_what_is_read_ahead_is_bounded(folder, monkeypatch):
         while last < len(reads):  # until it stands still
             last = len(reads)
             time.sleep(0.5)
-    ahead = len(reads) / 16
     threads = len(os.sched_getaffinity(0))
-    assert 2 < ahead <= 1 + data.PREFETCH + 2 + 2 * max(1, threads)
-
-
-def small_config(folder, **settings):
-    config = default.get_config()
-    config.data.source = f'folder:{folder}'
-    config.data.memory_gib = 0.0
-    config.data.image_size = 16
-    config.batch_size = 8
-    config.num_steps = 6
-    config.log_every_steps = 2
-    config.eval_every_steps = config.checkpoint_every_steps = 3
-    config.optim.warmup_steps = 2
-    config.model.dim, config.model.depth, config.model.heads, config.model.mlp_dim = 16, 1, 2, 16
-    config.model.dim_head, config.model.patch_size = 8, 8
-    config.augment.random_resized_crop = 0.3
-    config.update_from_flattened_dict(settings)
-    return config
+    assert 3 * 16 < len(reads) <= 6 * 16 + 2 * RUN * threads
 
 
 def test_a_streamed_run_that_was_interrupted_ends_with_the_same_parameters(
-    folder, tmp_path, monkeypatch
+    photographs, tmp_path, monkeypatch
 ):
-    config = small_config(folder)
+    config = small_config(photographs)
     train(config, str(tmp_path / 'whole'))
     report = Reporter.train
 

@@ -51,6 +51,10 @@ def train_py(*flags, devices=1, **options):
         (['--config.model.dtype=int8'], 'expected dtype'),
         (['--config.data.image_size=(8,)'], 'expected a size in pixels'),
         (['--config.data.mean=(0.1,0.2)'], 'data.mean'),
+        (['--config.data.repeats=3'], 'expected a divisor of the batch_size 128, got 3'),
+        (['--config.data.crop_fraction=2'], 'data.crop_fraction: expected 0 to 1, got 2.0'),
+        (['--config.augment.policy=all'], 'expected one of none, randaugment, autoaugment'),
+        (['--config.augment.color_jitter=(0.4,)'], 'expected (brightness, contrast, saturation'),
     ],
 )
 def test_wrong_input_ends_in_one_line_and_status_2(flags, message, data_dir, tmp_path):

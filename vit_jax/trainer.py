@@ -42,7 +42,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
       The last line of `metrics.jsonl`: 'step', 'split' ('test'), 'loss', 'accuracy'.
 
     Raises:
-      InputError: where the config cannot work.
+      InputError: where the config cannot work, or an example cannot be used.
       FloatingPointError: where a step's loss or gradient is not finite; names the step.
     """
     check_config(config)
@@ -145,37 +145,36 @@ def run_steps(
       save: keeps (step, state, metrics on the test split).
 
     Raises:
-      InputError: where an example cannot be used; the steps before it are saved.
+      InputError: where an example cannot be used; the steps that were done are saved.
       FloatingPointError: see `train`.
     """
     pending = None  # the last step's metrics are fetched while the next one runs
-    saves = True  # whether the last step was saved
-
-    def evaluate(step: int, saves: bool) -> None:
-        if pending:
-            reporter.train(*check_finite(*pending))
-        _, test_metrics = check_finite(step, run_test(state))
-        reporter.test(step, test_metrics)
-        if saves:
-            save(step, state, test_metrics)
-        reporter.restart_clock()
-
-    for step in steps:
-        try:
+    done = saved = steps.start - 1
+    try:
+        for step in steps:
             with reporter.waiting():
                 batch = next(batches)
-        except InputError:
-            if not saves:
-                evaluate(step - 1, saves=True)
-            raise
-        state, metrics = run_train_step(state, batch)
+            state, metrics = run_train_step(state, batch)
+            done = step
+            if pending:
+                reporter.train(*check_finite(*pending))
+            pending = step, metrics
+            saves = is_due(step, config.checkpoint_every_steps, steps.stop - 1)
+            if saves or is_due(step, config.eval_every_steps, steps.stop - 1):
+                reporter.train(*check_finite(*pending))
+                pending = None
+                _, test_metrics = check_finite(step, run_test(state))
+                reporter.test(step, test_metrics)
+                if saves:
+                    save(step, state, test_metrics)
+                    saved = step
+                reporter.restart_clock()
+    except InputError:
         if pending:
             reporter.train(*check_finite(*pending))
-        pending = step, metrics
-        saves = is_due(step, config.checkpoint_every_steps, steps.stop - 1)
-        if saves or is_due(step, config.eval_every_steps, steps.stop - 1):
-            evaluate(step, saves)
-            pending = None
+        if done > saved:  # its accuracy is not known, so it is the last to be the best
+            save(done, state, {'accuracy': 0.0})
+        raise
     if not steps and not reporter.was_tested(steps.start - 1):
         reporter.test(steps.start - 1, run_test(state))
 

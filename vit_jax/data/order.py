@@ -36,6 +36,10 @@ def random_uniform(number: int, *seeds: int) -> Float64[np.ndarray, 'number']:
     return (random_bits(number, *seeds) >> np.uint64(11)) * 2.0**-53
 
 
+def as_array(rows: range) -> Int64[np.ndarray, 'rows']:
+    return np.arange(rows.start, rows.stop)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainOrder:
     """Which example stands in which row of the batch of a step.
@@ -69,7 +73,7 @@ class TrainOrder:
         """The examples of step `step` in our rows."""
         distinct = self.batch_size // self.repeats
         epochs, offsets = np.divmod(
-            step * distinct + np.array(self.rows) % distinct, self.num_examples
+            step * distinct + as_array(self.rows) % distinct, self.num_examples
         )
         indices = np.empty(len(self.rows), np.int64)
         for epoch in np.unique(epochs).tolist():
@@ -99,8 +103,8 @@ class EvalOrder:
     def examples(self, step: int) -> Int64[np.ndarray, 'rows']:
         """The examples of batch `step` in our rows."""
         start = step * self.batch_size
-        return np.where(self.counts(step), start + np.array(self.rows), start)
+        return np.where(self.counts(step), start + as_array(self.rows), start)
 
     def counts(self, step: int) -> Bool[np.ndarray, 'rows']:
         """Which of our rows of batch `step` are not there to fill it up."""
-        return step * self.batch_size + np.array(self.rows) < self.num_examples
+        return step * self.batch_size + as_array(self.rows) < self.num_examples

@@ -1,11 +1,12 @@
 """A split that is read as training goes: random access, decoding in threads, bounded memory.
 
-At any time there are at most PREFETCH batches on their way to the devices, two more of decoded
-images that wait for their batch, one that is being put together, and a picture a thread that is
-being decoded; whatever the size of the data set.
+Whatever the size of the data set, at most six batches of decoded images are held: one in use, two
+that are ready on the devices, one on its way there, one being put together, one being decoded; and
+two runs of images for each thread, so that none has to wait.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from vit_jax.picture import decode_crop, resize_part
 from vit_jax.preprocess import Preprocessing
 
 RUN = 16  # rows that a thread decodes in one go, at most; one by one costs a tenth of the speed
+STEPS = 8  # that threads may be at, with the examples of each at hand
 
 
 class Stream:
@@ -51,14 +53,14 @@ class Stream:
 
         In the place of an example that is left out stands the one that follows it in the split.
         """
-        examples = functools.lru_cache(maxsize=8)(order.examples)  # threads are at a few steps
+        examples = functools.lru_cache(maxsize=STEPS)(order.examples)
 
         def row(step: int, at: int) -> dict[str, Any]:
             to_pixels = self._eval_pixels
             if self._min_area:
                 to_pixels = functools.partial(self._train_pixels, order.seed, step, order.rows[at])
             first = int(examples(step)[at])
-            for index in (*range(first, self.num_examples), *range(first)):
+            for index in itertools.chain(range(first, self.num_examples), range(first)):
                 if found := self._reader.read(index, to_pixels):
                     return _named(*found) | {'position': np.int32(order.rows[at])}
             raise InputError(f'expected pictures, but none can be used: {self.skipped[first]}')
@@ -68,10 +70,13 @@ class Stream:
     def eval_batches(self, order: EvalOrder) -> grain.IterDataset[Batch]:
         """All batches; see `vit_jax.data.eval_batches`. Examples that are left out do not count."""
 
+        examples = functools.lru_cache(maxsize=STEPS)(order.examples)
+        counts = functools.lru_cache(maxsize=STEPS)(order.counts)
+
         def row(step: int, at: int) -> dict[str, Any]:
             found = None
-            if order.counts(step)[at]:
-                found = self._reader.read(int(order.examples(step)[at]), self._eval_pixels)
+            if counts(step)[at]:
+                found = self._reader.read(int(examples(step)[at]), self._eval_pixels)
             image, label = found or (np.zeros(self._preprocessing.shape, np.uint8), 0)
             return _named(image, label) | {'mask': np.float32(found is not None)}
 
@@ -118,7 +123,7 @@ def _decoded(
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
     threads = num_cores()
-    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * max(runs, threads))
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=runs + 2 * threads)
     return (
         grain.MapDataset.range(steps.start * runs, steps.stop * runs)
         .map(rows)
