@@ -75,7 +75,8 @@ def test_any_tfds_data_set_goes_through_the_same_path(tmp_path):
     source = data.open_source('tfds:colours', str(tmp_path))
     assert (source.class_names, source.channels) == (['even', 'odd'], 3)
     preprocessing = Preprocessing((6, 8), 3, (0.5,), (0.5,))
-    images, labels, _ = open_split(source, 'everything', preprocessing)
+    examples = open_split(source, 'everything', preprocessing)
+    images, labels = examples.images, examples.labels
     assert images.shape == (10, 6, 8, 3)
     assert sorted(labels) == [0] * 5 + [1] * 5
     even = {image.tobytes() for image in images[labels == 0]}

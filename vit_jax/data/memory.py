@@ -1,8 +1,9 @@
 """A split in memory: decoded once, then one vectorised gather a batch."""
 
+import dataclasses
 import os
 import sys
-from typing import NamedTuple
+from contextlib import closing
 
 import grain
 import numpy as np
@@ -17,8 +18,9 @@ from vit_jax.preprocess import Preprocessing
 Batch = dict[str, np.ndarray]
 
 
-class Examples(NamedTuple):
-    """A whole split, resized.
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """A whole split, resized; each process of a run has all of it.
 
     Args:
       images: pixels.
@@ -28,7 +30,7 @@ class Examples(NamedTuple):
 
     images: UInt8[np.ndarray, 'num_examples h w c']
     labels: Int32[np.ndarray, 'num_examples']
-    skipped: dict[int, str] = {}  # noqa: RUF012
+    skipped: dict[int, str] = dataclasses.field(default_factory=dict)
 
     @property
     def num_examples(self) -> int:
@@ -77,18 +79,19 @@ def read_into_memory(reader: Reader, preprocessing: Preprocessing) -> Examples:
     records = grain.MapDataset.range(len(reader)).map(
         lambda index: reader.read(index, lambda record: preprocessing.resize(record.decode()))
     )
-    threads = grain.ReadOptions(num_threads=num_cores(), prefetch_buffer_size=64 * num_cores())
-    progress = tqdm(
-        records.to_iter_dataset(threads, allow_nones=True),
-        desc='reading pictures into memory',
-        total=len(reader),
-        disable=not sys.stderr.isatty(),
-        leave=False,
-    )
-    for example in progress:
-        if example is not None:
-            images[count], labels[count] = example
-            count += 1
+    ahead = grain.ReadOptions(num_threads=num_cores(), prefetch_buffer_size=64 * num_cores())
+    with closing(iter(records.to_iter_dataset(ahead, allow_nones=True))) as pixels:
+        progress = tqdm(
+            pixels,
+            desc='reading pictures into memory',
+            total=len(reader),
+            disable=not sys.stderr.isatty(),
+            leave=False,
+        )
+        for example in progress:
+            if example is not None:
+                images[count], labels[count] = example
+                count += 1
     if count == 0:
         raise InputError(f'expected pictures, but none can be used: {reader.skipped[0]}')
     return Examples(images[:count], labels[:count], reader.skipped)
