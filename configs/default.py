@@ -12,7 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.seed = 0  # of initialisation, data order, augmentation and dropout
     config.num_steps = config_dict.placeholder(int)  # optimizer steps; where set, wins over epochs
-    config.num_epochs = 100.0  # passes over the training split
+    config.num_epochs = 100.0  # passes over the training split, with all its repeats
     config.batch_size = 128  # examples a step, over all devices together; evaluation's as well
 
     config.log_every_steps = 100  # training metrics; 0: only at the end
@@ -108,7 +108,7 @@ def get_config() -> ml_collections.ConfigDict:
     # 'none', 'randaugment', 'autoaugment' (the one found for CIFAR-10) or 'trivialaugment'.
     config.augment.policy = 'none'
     config.augment.num_ops = 2  # of randaugment
-    config.augment.magnitude = 10.0  # of randaugment, 0 to 10
+    config.augment.magnitude = 10.0  # of randaugment, 0 to 10; others call it 30 of 30
     config.augment.erasing_prob = 0.0  # of replacing a rectangle by noise
     config.augment.mixup_alpha = 0.0  # of Beta(alpha, alpha), the weights' distribution; 0: none
     config.augment.cutmix_alpha = 0.0

@@ -16,6 +16,7 @@ from PIL import Image
 
 import vit_jax
 from vit_jax import data, picture
+from vit_jax.__main__ import main
 from vit_jax.errors import InputError
 from vit_jax.metrics import read_metrics
 from vit_jax.preprocess import Preprocessing
@@ -137,9 +138,16 @@ def test_skipped_examples_are_counted_and_named(folder, tmp_path, memory_gib, ca
     assert sorted(map(int, skipped['train'])) == sorted(places)
     assert 'train/ape/06.jpg: expected a picture' in skipped['train']['6']
     assert list(skipped['test']) == ['6'] and 'test/yak/01.jpg' in skipped['test']['6']
-    # Evaluation counts the nine that are left.
+    # Evaluation counts the nine that are left, now and later.
     last = read_metrics(tmp_path / 'run' / 'metrics.jsonl')[-1]
     assert (last['accuracy'] * 9) % 1 == pytest.approx(0, abs=1e-6)
+    capsys.readouterr()
+    assert main(['evaluate', str(tmp_path / 'run')]) == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    assert (evaluated['num_examples'], evaluated['num_skipped']) == (9, 1)
+    assert evaluated['loss'] == pytest.approx(last['loss'], rel=1e-5)
+    assert main(['evaluate', str(tmp_path / 'run'), '--on-error', 'raise']) == 2
+    assert 'test/yak/01.jpg: expected a picture' in capsys.readouterr().err
 
 
 @MEMORY

@@ -76,7 +76,7 @@ def test_folders_that_are_no_data_sets_are_told(split_folder, tmp_path):
         with pytest.raises(InputError, match=message):
             open_source(source)
     source = open_source(f'folder:{split_folder}')
-    for split in ('validation', 'train[', 'train[20:]'):
+    for split in ('validation', 'train[', 'train[20:]', 'all[:80%]'):
         with pytest.raises(InputError, match='expected a split out of test, train'):
             source.open(split)
     (split_folder / 'test' / 'yak').mkdir()
@@ -85,3 +85,8 @@ def test_folders_that_are_no_data_sets_are_told(split_folder, tmp_path):
     save(split_folder / 'test' / 'yak' / 'a.png', 0)
     with pytest.raises(InputError, match="expected the classes of train, got 'yak' in test"):
         open_source(f'folder:{split_folder}')
+
+
+def test_a_tilde_is_the_users_home(split_folder, monkeypatch):
+    monkeypatch.setenv('HOME', str(split_folder.parent))
+    assert open_source(f'folder:~/{split_folder.name}').class_names == ['ape', 'zebra']

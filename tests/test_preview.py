@@ -98,7 +98,10 @@ def test_the_command_writes_a_picture(data_dir, tmp_path):
         (['configs/none.py'], 'configs/none.py'),
         (['configs/digits.py', '--config.augment.polcy=none'], 'Did you mean "policy"'),
         (['configs/digits.py', '--config.augment.policy=all'], 'augment.policy: expected one of'),
-        (['configs/digits.py', '--config.augment.mix_prob=2'], 'augment.mix_prob: expected a prob'),
+        (
+            ['configs/digits.py', '--config.augment.mix_prob=2'],
+            'augment.mix_prob: expected 0 to 1, got 2.0',
+        ),
         (['configs/digits.py', '--rows', '0'], 'expected a step, rows and columns from 1'),
         (['configs/digits.py', 'more'], 'expected only --flags, got more'),
         (['configs/finetune.py'], 'init.weights: expected a run directory'),

@@ -1,9 +1,13 @@
 import json
 
+import jax
+import numpy as np
 import pytest
+from pictures import small_config
 
 import vit_jax
 from vit_jax.errors import InputError
+from vit_jax.metrics import Reporter
 from vit_jax.run_directory import open_run_directory
 from vit_jax.trainer import train
 
@@ -31,6 +35,31 @@ def test_other_changes_are_allowed_and_told(digits_config, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert 'num_steps is 6 there and 8 here' in printed
     assert 'optim.learning_rate is 0.001 there and 0.0001 here' in printed
+
+
+def test_memory_may_change_where_a_stream_is_the_same(photographs, tmp_path, capsys):
+    """Half of a run streamed and half from memory is the run; not with crops of the originals."""
+    config = small_config(photographs, **{'augment.random_resized_crop': 0.0, 'num_steps': 4})
+    config.eval_every_steps, config.checkpoint_every_steps = 0, 2
+    train(config, str(tmp_path / 'whole'))
+    report = Reporter.test
+
+    def interrupt(self, step, metrics):
+        report(self, step, metrics)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Reporter, 'test', interrupt)
+        train(config, str(tmp_path / 'both'))
+    config.data.memory_gib = 1.0
+    train(config, str(tmp_path / 'both'))
+    assert 'data.memory_gib is 0.0 there and 1.0 here' in capsys.readouterr().out
+    params = [vit_jax.load_weights(tmp_path / name)[1] for name in ('both', 'whole')]
+    jax.tree.map(np.testing.assert_array_equal, *params)
+    config.augment.random_resized_crop, config.data.memory_gib = 0.5, 0.0
+    with pytest.raises(InputError, match='data.memory_gib is 1.0 there and 0.0 here'):
+        train(config, str(tmp_path / 'both'))
 
 
 def test_finished_run_keeps_the_config_that_it_was_trained_with(digits_config, tmp_path):

@@ -96,7 +96,7 @@ def test_what_is_too_large_for_memory_has_to_be_prepared_and_streams_then(by_han
     with pytest.raises(InputError, match='python -m vit_jax prepare tfds:mine converts it once'):
         read(by_hand, memory_gib=0.0)
     assert main(['prepare', 'tfds:mine', '--data-dir', str(by_hand)]) == 0
-    assert capsys.readouterr().out == 'tfds:mine: prepared, 2 classes\n'
+    assert capsys.readouterr().out == f'tfds:mine: prepared in {by_hand}/mine/1.0.0\n'
     stream = read(by_hand, memory_gib=0.0)
     assert isinstance(stream, data.Stream)
     places = data.EvalOrder(15, 15, range(15))
@@ -219,10 +219,11 @@ def test_prepare_takes_what_was_downloaded_by_hand(tmp_path, capsys):
     assert main(command) == 0  # and does not ask again
 
 
-def test_prepare_tells_what_it_cannot_do(tmp_path, capsys):
+def test_prepare_tells_what_it_cannot_do_or_need_not(tmp_path, capsys):
     assert main(['prepare', 'tfds:mnsit', '--data-dir', str(tmp_path)]) == 2
     assert 'did you mean tfds:mnist' in capsys.readouterr().err
     Image.new('RGB', (4, 4)).save(tmp_path / 'a.png')
     (tmp_path / 'train' / 'ape').mkdir(parents=True)
     os.rename(tmp_path / 'a.png', tmp_path / 'train' / 'ape' / 'a.png')
-    assert main(['prepare', f'folder:{tmp_path}']) == 0  # nothing to do
+    assert main(['prepare', f'folder:{tmp_path}']) == 0
+    assert 'pictures are read as they are' in capsys.readouterr().out

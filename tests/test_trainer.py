@@ -17,7 +17,7 @@ from conftest import ROOT
 import vit_jax
 from vit_jax import data
 from vit_jax.checkpoint import Checkpoints
-from vit_jax.config import RANGES
+from vit_jax.config import LARGEST, RANGES
 from vit_jax.errors import InputError
 from vit_jax.evaluate import evaluate
 from vit_jax.initial import model_arguments
@@ -152,7 +152,9 @@ def test_run_directory_is_whole(digits_config, tmp_path, capsys):
     assert description['preprocessing']['image_size'] == [8, 8]
     assert list((tmp_path / 'tensorboard').iterdir())
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 5 and printed[-1].startswith('step 6/6  test')
+    pictures = '1,437 pictures in memory to train on, 360 pictures in memory to test'
+    assert printed[0] == f'tfds:digits: {pictures}, 10 classes'
+    assert len(printed) == 6 and printed[-1].startswith('step 6/6  test')
 
 
 def test_tensorboard_shows_what_metrics_jsonl_does(digits_config, tmp_path):
@@ -301,9 +303,9 @@ def test_steps_win_over_epochs(digits_config):
         count_steps(digits_config, 100)
 
 
-@pytest.mark.parametrize('name', RANGES)
+@pytest.mark.parametrize('name', [*RANGES, *LARGEST])
 def test_numbers_out_of_range_are_told_before_anything_is_built(digits_config, tmp_path, name):
-    low, high = RANGES[name]
+    low, high = RANGES[name] if name in RANGES else (0, np.nextafter(LARGEST[name], np.inf))
     *path, last = name.split('.')
     section = digits_config[path[0]] if path else digits_config
     kind = section.get_type(last)

@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     command.add_argument('--data-dir', metavar='FOLDER', help="of TFDS (default: the run's)")
     command.add_argument('--split', help="of the data (default: the run's test split)")
+    text = "at an example that cannot be used (default: the run's, or raise)"
+    command.add_argument('--on-error', choices=('raise', 'skip'), help=text)
     add_normalisation(command)
     add_overrides(command)
 
@@ -217,6 +219,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         source,
         arguments.split or data.get('test_split', 'test'),
         data_dir=arguments.data_dir or data.get('dir'),
+        on_error=arguments.on_error or data.get('on_error', 'raise'),
         **normalisation(arguments),
     )
     print(json.dumps({'data': source, **metrics}))
@@ -240,8 +243,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
     logging.set_verbosity(logging.ERROR)  # TFDS has advice
     source = open_source(arguments.source, arguments.data_dir)
-    source.prepare(arguments.manual_dir)
-    print(f'{source.name}: prepared, {len(source.class_names)} classes')
+    print(f'{source.name}: {source.prepare(arguments.manual_dir)}')
 
 
 def preview(arguments: argparse.Namespace) -> None:

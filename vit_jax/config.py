@@ -34,13 +34,18 @@ RANGES = {
     'augment.random_resized_crop': (0, 1),
     'augment.pad_and_crop': (0, math.inf),
     'augment.num_ops': (0, math.inf),
-    'augment.magnitude': (0, 10.1),
     'augment.mixup_alpha': (0, math.inf),
     'augment.cutmix_alpha': (0, math.inf),
     'augment.label_smoothing': (0, 1),
 }
 
-PROBABILITIES = ('augment.erasing_prob', 'augment.mix_prob', 'augment.mix_switch_prob')
+# Largest allowed, from 0.
+LARGEST = {
+    'augment.magnitude': 10,
+    'augment.erasing_prob': 1,
+    'augment.mix_prob': 1,
+    'augment.mix_switch_prob': 1,
+}
 
 
 def parse_flags(values: flags.FlagValues, argv: list[str]) -> Path:
@@ -87,6 +92,6 @@ def check_config(config: Any) -> None:
         if value is not None and not low <= value < high:
             limits = f'at least {low}' + (f' and below {high}' if high < math.inf else '')
             raise InputError(f'{name}: expected a finite number, {limits}, got {value}')
-    for name in PROBABILITIES:
-        if not 0 <= values[name] <= 1:
-            raise InputError(f'{name}: expected a probability, 0 to 1, got {values[name]}')
+    for name, largest in LARGEST.items():
+        if not 0 <= values[name] <= largest:
+            raise InputError(f'{name}: expected 0 to {largest}, got {values[name]}')

@@ -46,6 +46,7 @@ def evaluate_weights(
     split: str,
     *,
     data_dir: str | None = None,
+    on_error: str = 'raise',
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> dict[str, Any]:
@@ -55,10 +56,11 @@ def evaluate_weights(
       weights: from `vit_jax.weights.read_weights`.
       source, data_dir: see `vit_jax.data.open_source`.
       split: of the source.
+      on_error: see `vit_jax.data.open_split`.
       mean, std: see `vit_jax.Predictor`.
 
     Returns:
-      'split', 'num_examples', 'loss', 'accuracy'.
+      'split', 'num_examples', 'num_skipped', 'loss', 'accuracy'.
 
     Raises:
       InputError: where source or split are not there, or have other classes than the weights.
@@ -71,7 +73,7 @@ def evaluate_weights(
             f'{_few(theirs)}, got {_few(data.class_names)}'
         )
     preprocessing = weights.preprocessing(mean, std)
-    examples = open_split(data, split, preprocessing)
+    examples = open_split(data, split, preprocessing, on_error=on_error)
     batch_size = 32 * jax.device_count()
     parallel = create_parallel('jit', batch_size)
     step = parallel.eval_step(
@@ -79,7 +81,9 @@ def evaluate_weights(
     )
     state = parallel.spread(TrainState(0, weights.variables['params'], ()))
     metrics = evaluate(partial(step, state), parallel, examples)
-    return {'split': split, 'num_examples': examples.num_examples, **metrics}
+    skipped = len(examples.skipped)
+    count = examples.num_examples - (skipped if isinstance(examples, Stream) else 0)
+    return {'split': split, 'num_examples': count, 'num_skipped': skipped, **metrics}
 
 
 def trained_on(run_directory: Path) -> Any:

@@ -69,6 +69,10 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         optimizer = create_optimizer(config.optim, schedule, factors)
         create = jax.jit(partial(start_state, optimizer=optimizer))
         # Nothing that a user can have got wrong is left; Orbax starts threads.
+        print(
+            f'{source.name}: {examples} to train on, {test_examples} to test, '
+            f'{len(source.class_names)} classes'
+        )
         with Checkpoints(run_directory) as checkpoints:
             first_step = checkpoints.newest or 0
             if first_step:

@@ -54,7 +54,7 @@ class FolderSource:
 
     def __init__(self, path: str) -> None:
         self.name = f'folder:{path}'
-        self._root = Path(path)
+        self._root = Path(path).expanduser()
         if not self._root.is_dir():
             raise InputError(f'{self.name}: no such folder')
         if (self._root / 'train').is_dir():
@@ -75,8 +75,9 @@ class FolderSource:
                     f'{self.name}: expected the classes of train, got {min(others)!r} in {split}'
                 )
 
-    def prepare(self, manual_dir: str | None = None) -> None:
-        """Pictures are read as they are; there is nothing to do."""
+    def prepare(self, manual_dir: str | None = None) -> str:
+        """Does nothing, and says so."""
+        return 'pictures are read as they are'
 
     def open(self, split: str) -> FolderSplit:
         """The pictures of a split, in the order of classes and names.
@@ -98,10 +99,10 @@ class FolderSource:
         }
         try:
             parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
-        except ValueError:
+        except (ValueError, NotImplementedError):  # of 'all[:80%]'
             raise InputError(
-                f'{self.name}: expected a split out of {", ".join(sorted(infos))} '
-                f'or a slice of one, got {split!r}'
+                f'{self.name}: expected a split out of {", ".join(sorted(infos))} or a slice of '
+                f'one (data.train_split, data.test_split), got {split!r}'
             ) from None
         chosen = [x for part in parts for x in examples[part.splitname][part.from_ : part.to]]
         if not chosen:

@@ -32,6 +32,9 @@ class Examples:
     labels: Int32[np.ndarray, 'num_examples']
     skipped: dict[int, str] = dataclasses.field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return f'{self.num_examples:,} pictures in memory'
+
     @property
     def num_examples(self) -> int:
         return len(self.labels)

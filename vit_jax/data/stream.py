@@ -44,6 +44,9 @@ class Stream:
         self._min_area = min_area
         self.skipped = reader.skipped
 
+    def __str__(self) -> str:
+        return f'{self.num_examples:,} pictures as a stream'
+
     @property
     def num_examples(self) -> int:
         return len(self._reader)

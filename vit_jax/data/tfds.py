@@ -1,6 +1,7 @@
 """`tfds:NAME`: any TFDS data set of labelled images; prepared once, read without TensorFlow."""
 
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -126,17 +127,18 @@ class TfdsSource:
                 examples = TfRecords(info.splits[split], info.features, decoders)
             else:
                 examples = self._builder.as_data_source(split=split, decoders=decoders)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, NotImplementedError) as error:
             raise InputError(
                 f'{self.name}: expected a split out of '
-                f'{", ".join(sorted(self._builder.info.splits))} or a slice of one, got {split!r}'
+                f'{", ".join(sorted(self._builder.info.splits))} or a slice of one '
+                f'(data.train_split, data.test_split), got {split!r}'
             ) from error
         if len(examples) == 0:
             raise InputError(f'{self.name}: split {split!r} has no examples')
         name = f'{self.name}, {split}'
         return TfdsSplit(examples, self._image_key, self._label_key, name, len(self.class_names))
 
-    def prepare(self, manual_dir: str | None = None) -> None:
+    def prepare(self, manual_dir: str | None = None) -> str:
         """Brings the data set into the form that is read in random order, array_record.
 
         Downloads and writes it, or converts what is there as TFRecord; what is done is not done
@@ -145,12 +147,16 @@ class TfdsSource:
         Args:
           manual_dir: folder with files that were downloaded by hand.
 
+        Returns:
+          Where it is, in words.
+
         Raises:
           InputError: where TFDS cannot get at the data, or the folder cannot be written.
         """
         self._download(manual_dir)
         if self._is_tfrecord():
             convert(self._builder)
+        return f'prepared in {self._builder.data_path}'
 
     def _is_tfrecord(self) -> bool:
         return self._builder.info.available_file_formats() == {tfds.core.FileFormat.TFRECORD}
@@ -163,6 +169,7 @@ class TfdsSource:
         os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # or it talks about them
         import tensorflow as tf
 
+        logging.getLogger('urllib3').setLevel(logging.ERROR)  # or it tells each of its attempts
         tf.config.set_visible_devices([], 'GPU')  # or it would take the memory that JAX needs
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
