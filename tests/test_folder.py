@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,8 +38,10 @@ def test_classes_and_splits_are_the_names_of_folders(split_folder):
     np.testing.assert_array_equal(train.images[:, 0, 0, 1], [*range(5), *range(5)])
     test = open_split(source, 'test', SMALL)
     np.testing.assert_array_equal(test.labels, [1])
-    part = open_split(source, 'train[50%:]+test[:1]', SMALL)
-    np.testing.assert_array_equal(part.labels, [1] * 6)
+    halves = [open_split(source, f'train[{part}]+test[:1]', SMALL) for part in ('50%:', ':50%')]
+    assert [half.num_examples for half in halves] == [6, 6]
+    seen = [image.tobytes() for half in halves for image in half.images[:-1]]
+    assert len({*seen, *(image.tobytes() for image in train.images)}) == 10
 
 
 def test_without_splits_a_hash_puts_a_tenth_aside_for_good(tmp_path):
@@ -90,3 +94,31 @@ def test_folders_that_are_no_data_sets_are_told(split_folder, tmp_path):
 def test_a_tilde_is_the_users_home(split_folder, monkeypatch):
     monkeypatch.setenv('HOME', str(split_folder.parent))
     assert open_source(f'folder:~/{split_folder.name}').class_names == ['ape', 'zebra']
+
+
+def test_slices_hold_all_classes(tmp_path):
+    """As TFDS's do: a slice is a random part, the same wherever the folder lies."""
+    for name in ('ape', 'yak'):
+        for i in range(100):
+            save(tmp_path / 'train' / name / f'{i:03}.png', (i, 0, 0))
+    source = open_source(f'folder:{tmp_path}')
+    first, rest = (open_split(source, f'train[{part}]', SMALL) for part in (':50%', '50%:'))
+    for part in (first, rest):
+        assert 25 < np.bincount(part.labels, minlength=2)[0] < 75  # 5 standard deviations
+        assert sorted(part.labels) == part.labels.tolist()
+    both = zip([*first.labels, *rest.labels], [*first.images, *rest.images], strict=True)
+    assert len({(label, image.tobytes()) for label, image in both}) == 200
+
+
+def test_names_that_cannot_be_printed_are_told(tmp_path):
+    save(tmp_path / 'train' / 'a\nb' / '0.png', 0)
+    with pytest.raises(InputError, match=r"expected a class name that can be printed, got 'a.nb'"):
+        open_source(f'folder:{tmp_path}')
+    save(tmp_path / 'other' / 'ape' / 'caf\udce9.png', 0)  # a name that is not UTF-8
+    assert open_split(open_source(f'folder:{tmp_path / "other"}'), 'train+test', SMALL)
+
+
+def test_a_pipe_is_told(split_folder):
+    os.mkfifo(split_folder / 'train' / 'ape' / 'pipe.jpg')
+    with pytest.raises(InputError, match='pipe.jpg: expected a file'):
+        open_split(open_source(f'folder:{split_folder}'), 'train', SMALL)

@@ -175,6 +175,41 @@ def test_damage_never_ends_in_another_error(photo):
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path):
-    for name, message in (('missing.png', 'no such file'), ('.', 'cannot be read')):
+    for name, message in (('missing.png', 'no such file'), ('.', 'expected a file')):
         with pytest.raises(InputError, match=message):
             read_picture(tmp_path / name)
+
+
+def test_an_orientation_behind_other_segments_is_found(photo):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    data = encode(photo.resize((64, 48)), exif=exif)
+    data = data[:2] + b'\xff\xe2' + struct.pack('>H', 60_002) + bytes(60_000) + data[2:]
+    assert decode_picture(data, 'photo').shape == (64, 48, 3)
+    np.testing.assert_array_equal(decode_picture(data, 'photo'), pillows(data))
+
+
+@pytest.mark.parametrize('size', [(33, 2000), (2000, 33), (67, 3000)])
+@pytest.mark.parametrize('orientation', [1, 6])
+def test_parts_of_long_strips_are_in_their_place(size, orientation):
+    """Their sides are scaled each by its own rounded factor."""
+    ramp = np.linspace(0, 255, max(size), dtype=np.uint8)
+    pixels = np.broadcast_to(ramp[:, None] if size[0] > size[1] else ramp[None], size)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encode(Image.fromarray(np.repeat(pixels[..., None], 3, -1)), quality=95, exif=exif)
+    upright = pillows(data).astype(float)
+    height, width = upright.shape[:2]
+    for share in (0.0, 0.5, 0.9):
+        box = int(share * height), int(share * width), -(-height // 10), -(-width // 10)
+        box = (0 if height < 100 else box[0], 0 if width < 100 else box[1], *box[2:])
+        box = (*box[:2], height if height < 100 else box[2], width if width < 100 else box[3])
+        part = decode_crop(data, 'photo', lambda *_, box=box: box, (8, 8)).astype(float)
+        expected = upright[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+        assert abs(part.mean() - expected.mean()) < 2
+
+
+def test_programs_are_not_run_for_a_picture():
+    """Pillow would hand PostScript to Ghostscript."""
+    with pytest.raises(InputError, match='in no known format'):
+        decode_picture(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'picture')

@@ -93,6 +93,15 @@ def test_a_fraction_of_one_keeps_the_shorter_side():
 
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('given', [1, 3, 4])
+def test_the_middle_is_inside_of_pictures_of_any_size(channels, given):
+    """Rounding does not put it outside."""
+    preprocessing = Preprocessing((224, 224), channels, (0.5,), (0.5,), crop_fraction=1.0)
+    for size in [(116, 116), (500, 116), (1024, 123), (116, 500), (7, 7 + given)]:
+        assert preprocessing.resize(np.zeros((*size, given), np.uint8)).shape[:2] == (224, 224)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('given', [1, 3, 4])
 def test_recolouring_is_what_resizing_does(channels, given):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, given), np.uint8)
     preprocessing = Preprocessing((4, 6), channels, (0.5,), (0.5,))

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -60,6 +61,29 @@ def test_memory_may_change_where_a_stream_is_the_same(photographs, tmp_path, cap
     config.augment.random_resized_crop, config.data.memory_gib = 0.5, 0.0
     with pytest.raises(InputError, match='data.memory_gib is 1.0 there and 0.0 here'):
         train(config, str(tmp_path / 'both'))
+
+
+def test_other_numbers_of_examples_are_told(photographs, tmp_path, capsys):
+    """They come in another order."""
+    shutil.copytree(photographs, tmp_path / 'data')
+    config = small_config(tmp_path / 'data', num_steps=3)
+    train(config, str(tmp_path / 'run'))
+    next((tmp_path / 'data' / 'train' / 'a').iterdir()).unlink()
+    config.num_steps = 4
+    train(config, str(tmp_path / 'run'))
+    printed = capsys.readouterr().out
+    assert 'train has 20 examples, and had 21; they come in another order' in printed
+    assert 'test has' not in printed
+
+
+def test_a_run_from_before_an_option_was_there_goes_on(digits_config, tmp_path, capsys):
+    train(digits_config, str(tmp_path))
+    config = json.loads((tmp_path / 'config.json').read_text())
+    del config['data']['crop_fraction'], config['data']['repeats']
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    digits_config.num_steps = 7
+    assert train(digits_config, str(tmp_path))['step'] == 7
+    assert 'data.repeats is None there and 1 here' in capsys.readouterr().out
 
 
 def test_finished_run_keeps_the_config_that_it_was_trained_with(digits_config, tmp_path):

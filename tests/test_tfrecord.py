@@ -164,6 +164,24 @@ def test_damaged_files_are_told(by_hand, damage, capsys):
     assert not list((by_hand / 'mine' / '1.0.0').glob('mine-train.array_record-00002*'))
 
 
+@pytest.mark.parametrize('memory_gib', [0.0, 1.0])
+def test_damaged_array_record_is_told_or_skipped(by_hand, memory_gib):
+    data.open_source('tfds:mine', str(by_hand)).prepare()
+    path = by_hand / 'mine' / '1.0.0' / 'mine-train.array_record-00003-of-00004'
+    content = bytearray(path.read_bytes())
+    content[200:300] = bytes(100)
+    path.write_bytes(content)
+    for on_error in ('raise', 'skip'):
+        try:
+            examples = read(by_hand, on_error=on_error, memory_gib=memory_gib)
+            places = data.EvalOrder(examples.num_examples, 4, range(4))
+            with data.eval_batches(examples, places, lambda batch: batch) as batches:
+                assert sum(batch['mask'].sum() for batch in batches) < 15
+            assert on_error == 'skip' and examples.skipped
+        except InputError as error:
+            assert on_error == 'raise' and 'cannot be read' in str(error)
+
+
 @pytest.mark.parametrize('label', [-1, 2, 10**6])
 def test_a_label_out_of_range_is_told_or_skipped(by_hand, label):
     import tensorflow as tf

@@ -55,6 +55,7 @@ def train_py(*flags, devices=1, **options):
         (['--config.data.crop_fraction=2'], 'data.crop_fraction: expected 0 to 1, got 2.0'),
         (['--config.augment.policy=all'], 'expected one of none, randaugment, autoaugment'),
         (['--config.augment.color_jitter=(0.4,)'], 'expected (brightness, contrast, saturation'),
+        (['--config.augment.color_jitter=(0,0,0,"a")'], 'expected (brightness, contrast'),
     ],
 )
 def test_wrong_input_ends_in_one_line_and_status_2(flags, message, data_dir, tmp_path):

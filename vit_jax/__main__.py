@@ -263,7 +263,7 @@ def preview(arguments: argparse.Namespace) -> None:
     sheet = draw(values.config, arguments.step, arguments.rows, arguments.columns)
     try:
         sheet.save(arguments.output)
-    except ValueError:  # Pillow's, of a name without an ending that it knows
+    except (ValueError, KeyError):  # Pillow's, of an ending that it cannot write
         raise InputError(
             f'--output: expected a picture file such as preview.png, got {arguments.output}'
         ) from None

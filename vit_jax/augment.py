@@ -117,7 +117,7 @@ def check_augmentation(policy: str, color_jitter: tuple[float, ...]) -> None:
         raise InputError(f'augment.policy: expected one of {", ".join(POLICIES)}, got {policy!r}')
     if (
         len(color_jitter) != 4
-        or not all(0 <= x <= 1 for x in color_jitter)
+        or not all(isinstance(x, int | float) and 0 <= x <= 1 for x in color_jitter)
         or color_jitter[3] > 0.5
     ):
         raise InputError(

@@ -34,8 +34,8 @@ RANGES = {
     'augment.random_resized_crop': (0, 1),
     'augment.pad_and_crop': (0, math.inf),
     'augment.num_ops': (0, math.inf),
-    'augment.mixup_alpha': (0, math.inf),
-    'augment.cutmix_alpha': (0, math.inf),
+    'augment.mixup_alpha': (0, 1e6),
+    'augment.cutmix_alpha': (0, 1e6),
     'augment.label_smoothing': (0, 1),
 }
 

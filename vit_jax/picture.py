@@ -9,6 +9,7 @@ import contextlib
 import io
 import math
 import os
+import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from vit_jax.errors import InputError
 
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow speaks of a decompression bomb
+
+FORMATS = ('BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP')  # none runs programs
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
@@ -54,6 +57,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
       InputError: where it cannot be read.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would never end
+            raise InputError(f'{path}: expected a file')
         with open(path, 'rb') as file:
             return file.read()
     except FileNotFoundError:
@@ -146,7 +151,7 @@ def _read_header(data: bytes, name: str) -> _Jpeg | None:
     if colours not in ('YCbCr', 'RGB', 'Gray'):
         return None
     orientation = 1
-    if b'Exif\0\0' in data[:4096]:  # Pillow's parser takes a tenth of the time of decoding
+    if b'Exif\0\0' in data[: 2**18]:  # Pillow's parser takes a tenth of the time of decoding
         with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as picture:
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     return _Jpeg(height, width, 'GRAY' if colours == 'Gray' else 'RGB', orientation)
@@ -158,7 +163,7 @@ def _decode_jpeg_crop(
     """Pixels that hold the chosen part, and where in them it is; None where that cannot be had."""
     turned = jpeg.orientation in (5, 6, 7, 8)
     box = choose(jpeg.width, jpeg.height) if turned else choose(jpeg.height, jpeg.width)
-    top, _, height, width = box
+    top, left, height, width = box
     rows = jpeg.height
     if jpeg.orientation == 1 and (at := _height_offset(data)) is not None:
         rows = top + height
@@ -176,10 +181,17 @@ def _decode_jpeg_crop(
         )
     except ValueError:
         return None
-    scale = pixels.shape[1] / jpeg.width
+    scales = pixels.shape[0] / rows, pixels.shape[1] / jpeg.width
     pixels = UPRIGHT.get(jpeg.orientation, np.asarray)(pixels)
-    top, left, height, width = (round(scale * side) for side in box)
-    return pixels, (top, left, max(height, 1), max(width, 1))
+    top, height = _scaled(top, height, scales[turned], pixels.shape[0])
+    left, width = _scaled(left, width, scales[not turned], pixels.shape[1])
+    return pixels, (top, left, height, width)
+
+
+def _scaled(start: int, length: int, scale: float, limit: int) -> tuple[int, int]:
+    """Where a part of a side is at another resolution; at least one pixel."""
+    first = min(round(scale * start), limit - 1)
+    return first, max(min(round(scale * (start + length)), limit) - first, 1)
 
 
 def _height_offset(data: bytes) -> int | None:
@@ -203,7 +215,7 @@ def _height_offset(data: bytes) -> int | None:
 
 def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             if picture.mode.startswith(('I', 'F')):
                 raise ValueError(f'it has more than 8 bits a channel, mode {picture.mode}')
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)

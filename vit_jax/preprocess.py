@@ -99,7 +99,7 @@ class Preprocessing:
         """Left, top, right and bottom of what is resized, pixels."""
         rows, columns = self.image_size
         scale = self.crop_fraction * min(height / rows, width / columns)
-        left, top = (width - scale * columns) / 2, (height - scale * rows) / 2
+        left, top = max(width - scale * columns, 0) / 2, max(height - scale * rows, 0) / 2
         return left, top, width - left, height - top
 
     def recolour(self, pixels: UInt8[np.ndarray, 'h w any']) -> UInt8[np.ndarray, 'h w c']:

@@ -31,7 +31,7 @@ def preview(config: Any, step: int = 1, rows: int = 4, columns: int = 8) -> Imag
     Raises:
       InputError: where the config cannot work, or the sheet is empty.
     """
-    if min(step, rows, columns) < 1:
+    if min(step, rows, columns) < 1 or step > 2**31:
         raise InputError(f'expected a step, rows and columns from 1, got {step}, {rows}, {columns}')
     source = open_source(config.data.source, config.data.dir)
     start = find_start(config, source.class_names, source.channels, None)

@@ -5,6 +5,7 @@ A run directory holds
   description.json   what it takes to use the result: the ViT's arguments, preprocessing, classes;
   checkpoints/STEP/  see `vit_jax.checkpoint`;
   metrics.jsonl and tensorboard/, see `vit_jax.metrics`;
+  examples.json      how many examples the splits have;
   skipped.json       which examples were left out and why, where some were.
 """
 
@@ -93,7 +94,9 @@ def compare_configs(path: Path, config: Any) -> None:
     fixed = [
         text
         for name, text in changes.items()
-        if name.startswith(('model.', 'data.', 'init.', *OPTIMIZER)) and name not in free
+        if name.startswith(('model.', 'data.', 'init.', *OPTIMIZER))
+        and name not in free
+        and name in old  # an option that is new since then is told
     ]
     if fixed:
         raise InputError(
@@ -109,6 +112,19 @@ def write_json(path: Path, content: Any) -> None:
     temporary = path.with_name(path.name + '.tmp')
     temporary.write_text(json.dumps(content, indent=2) + '\n')
     temporary.replace(path)
+
+
+def note_examples(run_directory: Path, counts: dict[str, int]) -> None:
+    """Writes how many examples the splits have, and prints where that has changed."""
+    path = run_directory / 'examples.json'
+    before = read_json(path) if path.exists() and has_checkpoint(run_directory) else counts
+    for split, count in counts.items():
+        if before.get(split) != count:
+            print(
+                f'{run_directory}: {split} has {count:,} examples, and had {before.get(split):,}; '
+                f'they come in another order from here on'
+            )
+    write_json(path, counts)
 
 
 def add_skipped(run_directory: Path, skipped: dict[str, dict[int, str]]) -> int:

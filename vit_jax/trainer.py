@@ -27,7 +27,13 @@ from vit_jax.optim import (
     stop_frozen,
 )
 from vit_jax.parallel import Jit, Pmap, create_parallel
-from vit_jax.run_directory import add_skipped, has_checkpoint, open_run_directory, write_json
+from vit_jax.run_directory import (
+    add_skipped,
+    has_checkpoint,
+    note_examples,
+    open_run_directory,
+    write_json,
+)
 from vit_jax.step import TrainState, eval_step, start_state, train_step
 
 
@@ -86,6 +92,8 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                     print(f'{config.init.weights}: {note}')
                 state = create(start.params or draw()['params'])
             if first_step < num_steps:
+                counts = {'train': examples.num_examples, 'test': test_examples.num_examples}
+                note_examples(run_directory, counts)
                 write_json(run_directory / 'config.json', config.to_dict())
                 write_json(run_directory / 'description.json', describe(start, source.class_names))
             run_train_step, run_test = create_steps(
@@ -97,6 +105,12 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                 augmentation(config, examples, model.num_classes, parallel.axis_name),
                 test_examples,
             )
+            skipped = {'train': examples.skipped, 'test': test_examples.skipped}
+
+            def save(step: int, state: TrainState, metrics: dict[str, float]) -> None:
+                add_skipped(run_directory, skipped)
+                checkpoints.save(step, to_items(parallel.collect(state)), metrics)
+
             with (
                 Reporter(
                     run_directory,
@@ -117,12 +131,9 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                     batches,
                     lambda state, batch: run_train_step(state, batch, train_key),
                     run_test,
-                    lambda step, state, metrics: checkpoints.save(
-                        step, to_items(parallel.collect(state)), metrics
-                    ),
+                    save,
                     reporter,
                 )
-            skipped = {'train': examples.skipped, 'test': test_examples.skipped}
             if count := add_skipped(run_directory, skipped):
                 print(f'{run_directory}: {count} examples could not be used, see skipped.json')
             return reporter.lines[-1]

@@ -104,7 +104,18 @@ class FolderSource:
                 f'{self.name}: expected a split out of {", ".join(sorted(infos))} or a slice of '
                 f'one (data.train_split, data.test_split), got {split!r}'
             ) from None
-        chosen = [x for part in parts for x in examples[part.splitname][part.from_ : part.to]]
+        # Slices are of a fixed random order; what they hold is in that of classes and names again.
+        shuffled = {
+            name: sorted(all_, key=lambda x: _digest(self.class_names[x[1]], x[0]))
+            for name, all_ in examples.items()
+        }
+        chosen = [
+            example
+            for part in parts
+            for example in sorted(
+                shuffled[part.splitname][part.from_ : part.to], key=lambda x: (x[1], x[0])
+            )
+        ]
         if not chosen:
             raise InputError(f'{self.name}: split {split!r} has no pictures')
         paths, labels = zip(*chosen, strict=True)
@@ -129,6 +140,8 @@ def _pictures(split: Path) -> dict[str, list[str]]:
         )
         for folder in _folders(split)
     }
+    if odd := [name for name in classes if not name.isprintable()]:
+        raise InputError(f'{split}: expected a class name that can be printed, got {odd[0]!r}')
     if not classes:
         raise InputError(f'{split}: expected a folder for each class in it, but there is none')
     for name, paths in classes.items():
@@ -141,5 +154,9 @@ def _pictures(split: Path) -> dict[str, list[str]]:
 
 
 def _is_test(class_name: str, path: str) -> bool:
-    name = f'{class_name}/{os.path.basename(path)}'
-    return hashlib.sha256(name.encode()).digest()[0] < 26  # of 256
+    return _digest(class_name, path)[0] < 26  # of 256
+
+
+def _digest(class_name: str, path: str) -> bytes:
+    """Random bytes that belong to a picture, wherever the folder lies."""
+    return hashlib.sha256(os.fsencode(f'{class_name}/{os.path.basename(path)}')).digest()

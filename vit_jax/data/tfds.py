@@ -50,12 +50,12 @@ class TfdsSplit:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> Record:
-        example = self._examples[index]
-        return Record(
-            example[self._image_key],
-            int(example[self._label_key]),
-            f'{self._name}, example {index}',
-        )
+        name = f'{self._name}, example {index}'
+        try:
+            example = self._examples[index]
+        except Exception as error:  # whatever array_record and protobuf say of damaged files
+            raise InputError(f'{name}: it cannot be read: {error}') from None
+        return Record(example[self._image_key], int(example[self._label_key]), name)
 
 
 class TfdsSource:
@@ -88,7 +88,7 @@ class TfdsSource:
             near = difflib.get_close_matches(name.split('/')[0].split(':')[0], known, n=1)
             hint = f'; did you mean tfds:{near[0]}?' if near else ', see tensorflow.org/datasets'
             raise InputError(f'{self.name}: no such data set{hint}') from None
-        except (ValueError, AssertionError) as error:  # no such version or configuration
+        except (ValueError, AssertionError, TypeError) as error:  # no such version, configuration
             reason = ' '.join(str(error).split()) or type(error).__name__
             raise InputError(f'{self.name} cannot be opened: {reason}') from None
         self._image_key, self._label_key = self._supervised_keys()
@@ -133,6 +133,8 @@ class TfdsSource:
                 f'{", ".join(sorted(self._builder.info.splits))} or a slice of one '
                 f'(data.train_split, data.test_split), got {split!r}'
             ) from error
+        except Exception as error:  # array_record's, of damaged files
+            raise InputError(f'{self.name}: {split!r} cannot be read: {error}') from None
         if len(examples) == 0:
             raise InputError(f'{self.name}: split {split!r} has no examples')
         name = f'{self.name}, {split}'

@@ -89,17 +89,19 @@ def convert(builder: tfds.core.DatasetBuilder) -> None:
                 if target.exists():
                     progress.update(length)
                     continue
-                incomplete = target.with_name(f'incomplete.{target.name}')
+                incomplete = target.with_name(f'incomplete.{os.getpid()}.{target.name}')
                 writer = ArrayRecordWriter(os.fspath(incomplete), 'group_size:1')
                 for serialized in read_examples(source, 0, length):
                     writer.write(serialized)
                     progress.update()
                 writer.close()
                 incomplete.replace(target)
+        for left_behind in folder.glob('incomplete.*'):  # by a call that was killed
+            left_behind.unlink(missing_ok=True)
         builder.info.add_alternative_file_format(tfds.core.FileFormat.ARRAY_RECORD)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             builder.info.write_dataset_info_json(temporary)
             for path in Path(temporary).iterdir():
                 path.replace(folder / path.name)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # array_record's own, of a full disk
         raise InputError(f'{folder}: expected a folder that can be written: {error}') from None
