@@ -26,7 +26,6 @@ OPTIMIZERS = {
 }
 AUGMENT = dict(default.get_config().augment) | {
     'pad_and_crop': 2,
-    'policy': 'randaugment',
     'mixup_alpha': 0.5,
     'cutmix_alpha': 1.0,
 }
