@@ -64,8 +64,16 @@ def test_pictures_of_more_than_8_bits_are_refused(mode):
         Preprocessing((4, 6), 1, (0.5,), (0.5,)).resize(Image.new(mode, (6, 4)))
 
 
-@pytest.mark.parametrize('size', [(6, 6), (6, 9)])
-@pytest.mark.parametrize('picture_size', [(20, 30), (30, 20), (20, 20)])
+@pytest.mark.parametrize(
+    'size, picture_size',
+    [
+        ((6, 6), (20, 30)),
+        ((6, 6), (30, 20)),
+        ((6, 6), (20, 20)),
+        ((6, 12), (20, 40)),
+        ((6, 12), (40, 40)),
+    ],
+)
 def test_the_middle_is_the_fields_resize_and_centre_crop(size, picture_size):
     """Resizing so that the crop is 0.75 of what fits, then cropping, as one resampling."""
     rng = np.random.default_rng(0)
@@ -76,10 +84,10 @@ def test_the_middle_is_the_fields_resize_and_centre_crop(size, picture_size):
     height, width = (round(factor * side) for side in picture_size)
     resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
     top, left = (height - size[0]) / 2, (width - size[1]) / 2
-    if top % 1 == left % 1 == 0:  # otherwise the field's crop is half a pixel off the middle
-        expected = resized[int(top) :][: size[0], int(left) :][:, : size[1]]
-        got = preprocessing.resize(picture)
-        assert np.abs(got.astype(int) - expected).max() <= 2
+    assert top % 1 == left % 1 == 0  # otherwise the field's crop is half a pixel off the middle
+    expected = resized[int(top) :][: size[0], int(left) :][:, : size[1]]
+    got = preprocessing.resize(picture)
+    assert np.abs(got.astype(int) - expected).max() <= 2
 
 
 def test_a_fraction_of_one_keeps_the_shorter_side():

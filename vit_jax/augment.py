@@ -6,7 +6,6 @@ on how the batch is spread over devices.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import dm_pix
 import jax
@@ -101,9 +100,16 @@ def augment(
     images = jax.vmap(augment_one)(images, keys)
     targets = jax.nn.one_hot(labels, num_classes)
     if (mixup_alpha or cutmix_alpha) and mix_prob:
-        options: dict[str, Any] = dict(prob=mix_prob, switch_prob=mix_switch_prob)
-        alphas: dict[str, Any] = dict(mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha)
-        images, targets = mix(images, targets, mix_keys, **alphas, **options, axis_name=axis_name)
+        images, targets = mix(
+            images,
+            targets,
+            mix_keys,
+            mixup_alpha=mixup_alpha,
+            cutmix_alpha=cutmix_alpha,
+            prob=mix_prob,
+            switch_prob=mix_switch_prob,
+            axis_name=axis_name,
+        )
     return images, optax.smooth_labels(targets, label_smoothing)
 
 

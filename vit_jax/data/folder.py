@@ -104,18 +104,13 @@ class FolderSource:
                 f'{self.name}: expected a split out of {", ".join(sorted(infos))} or a slice of '
                 f'one (data.train_split, data.test_split), got {split!r}'
             ) from None
-        # Slices are of a fixed random order; what they hold is in that of classes and names again.
-        shuffled = {
-            name: sorted(all_, key=lambda x: _digest(self.class_names[x[1]], x[0]))
-            for name, all_ in examples.items()
-        }
-        chosen = [
-            example
-            for part in parts
-            for example in sorted(
-                shuffled[part.splitname][part.from_ : part.to], key=lambda x: (x[1], x[0])
+        chosen = []
+        for part in parts:
+            # Slices are of a fixed random order; what they hold is in that of the classes again.
+            shuffled = sorted(
+                examples[part.splitname], key=lambda x: _digest(self.class_names[x[1]], x[0])
             )
-        ]
+            chosen += sorted(shuffled[part.from_ : part.to], key=lambda x: (x[1], x[0]))
         if not chosen:
             raise InputError(f'{self.name}: split {split!r} has no pictures')
         paths, labels = zip(*chosen, strict=True)
