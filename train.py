@@ -2,8 +2,7 @@
 
 python train.py --config=configs/digits.py [--workdir=runs/digits] [--config.KEY=VALUE …]
 
-The same command on the same workdir goes on where the last one was stopped. configs/default.py
-lists every KEY.
+The same command on the same workdir resumes an interrupted run. configs/default.py lists every KEY.
 """
 
 import sys
@@ -13,20 +12,20 @@ from typing import Never
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vit_jax.config import parse_flags
 from vit_jax.errors import InputError
+from vit_jax.train.config import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/default.py', 'What to train.')
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Run directory; runs/NAME for configs/NAME.py where it is not given.'
+    'workdir', None, 'Run directory; by default runs/NAME for configs/NAME.py.'
 )
 
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
-    # After the flags: a wrong one is told at once.
-    from vit_jax.compilation_cache import use_compilation_cache
-    from vit_jax.trainer import train
+    # Imported after flag parsing, so that a wrong flag fails immediately.
+    from vit_jax.run.compilation_cache import use_compilation_cache
+    from vit_jax.train.trainer import train
 
     use_compilation_cache()
     config_file = Path(config_flags.get_config_filename(flags.FLAGS['config']))
@@ -38,13 +37,16 @@ def main(_: list[str]) -> None:
     except FloatingPointError as error:
         stop(error, 1)
     except KeyboardInterrupt:
-        stop(f'{workdir}: interrupted; the same command goes on from the newest checkpoint', 130)
+        stop(
+            f'{workdir}: interrupted; run the same command to resume from the newest checkpoint',
+            130,
+        )
     accuracy = f'{result["accuracy"]:.2%}'
     print(f'{workdir}: finished after {result["step"]} steps, test accuracy {accuracy}')
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the command line; what is wrong in it ends in one line and exit status 2."""
+    """Parses the command line; anything wrong in it ends with one line and exit status 2."""
     try:
         parse_flags(flags.FLAGS, argv)
     except InputError as error:

@@ -111,7 +111,7 @@ def run_child(number: int, flags: str, rows: list[dict[str, Any]], toy: bool) ->
         shapes.Float = shapes.Num = type('Shape', (), {'__class_getitem__': lambda *_: Any})
         sys.modules['jaxtyping'] = shapes
     from benchmarks.accelerator_rows import create, measure_gemm, run_jax, run_torch
-    from vit_jax.costs import flops_per_image
+    from vit_jax.model.flops import flops_per_image
 
     if number == 0:
         import jax

@@ -9,7 +9,7 @@ import jax
 
 from benchmarks.peers import create_huggingface
 from benchmarks.training import create_training
-from vit_jax.variants import create_model
+from vit_jax.model.variants import create_model
 
 
 def create(variant: str, **options: Any) -> Any:

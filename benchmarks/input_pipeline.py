@@ -128,7 +128,7 @@ def throughput(batches: Iterator[Any], seconds: float) -> float:
 def open_stream(photographs: Path) -> tuple[Any, Any]:
     """The photographs as training reads them, and their order."""
     from vit_jax import data
-    from vit_jax.preprocess import Preprocessing
+    from vit_jax.data.preprocess import Preprocessing
 
     preprocessing = Preprocessing((SIZE, SIZE), 3, (0.5,), (0.5,))
     source = data.open_source(f'folder:{photographs}')
@@ -179,7 +179,7 @@ def measure_gather(_: Path, seconds: float) -> dict[str, float]:
     from vit_jax import data
 
     images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
-    examples = data.Examples(images, np.zeros(50_000, np.int32))
+    examples = data.InMemory(images, np.zeros(50_000, np.int32))
     speeds = {}
     for batch_size in (128, 1024):
         order = data.TrainOrder(50_000, batch_size, range(batch_size), seed=0)
@@ -196,7 +196,7 @@ def measure_training(photographs: Path, _: float) -> dict[str, float]:
     import contextlib
 
     from configs import default
-    from vit_jax.trainer import train
+    from vit_jax.train.trainer import train
 
     waits = {}
     for what, source, settings in (

@@ -48,7 +48,7 @@ TOY = (('toy', ('vit_jax', 'plain linen'), 2, 2),)
 
 def sizes(config: str) -> tuple[dict[str, Any], int]:
     """A config's arguments of ViT, which else has its defaults, vit-pytorch's; and its batch."""
-    from vit_jax.variants import variant_arguments
+    from vit_jax.model.variants import variant_arguments
 
     if config == EXAMPLE:
         shape = dict(dim=128, depth=12, heads=8, mlp_dim=256)
@@ -121,7 +121,7 @@ def run_racer(name: str, config: str, started: float) -> None:
 def race(config: str, names: list[str], rounds: dict[str, int], progress: Any) -> dict[str, Any]:
     """All racers of a config: seconds of each round, and what they report."""
     from vit_jax import ViT
-    from vit_jax.costs import flops_per_image
+    from vit_jax.model.flops import flops_per_image
 
     racers = {}
     for name in names:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vit_jax.model import ViT
-from vit_jax.parallel import create_parallel
-from vit_jax.step import create_state, train_step
+from vit_jax.model.vit import ViT
+from vit_jax.parallel.parallel import create_parallel
+from vit_jax.train.step import create_state, train_step
 
 
 def normalize(images: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vit_jax import Predictor
-from vit_jax.data import open_source
+from vit_jax.data.sources import open_source
 
 SIDE, CAPTION, COLUMNS, ROWS = 96, 30, 8, 2  # pixels, pixels, pictures, pictures
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 @pytest.fixture(scope='session')
 def data_dir(tmp_path_factory) -> str:
     """A TFDS folder with `tfds:digits` prepared in it."""
-    from vit_jax.data import open_source
+    from vit_jax.data.sources import open_source
 
     folder = str(tmp_path_factory.mktemp('tfds'))
     open_source('tfds:digits', folder).prepare()
@@ -107,7 +107,7 @@ def assert_identical(arrays, others):
 @functools.cache
 def random_variables(model):
     """Variables of a model, every one of them random; sooner there than `model.init`'s."""
-    from vit_jax.weights.files import abstract_variables
+    from vit_jax.model.shapes import abstract_variables
 
     rng = np.random.default_rng(0)
     shapes = abstract_variables(model)

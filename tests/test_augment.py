@@ -13,9 +13,9 @@ from test_operations import by_pillow, picture, pillow, pixels
 from test_policies import FACTORS, randaugment_values, table_7, trivialaugment_values
 
 import vit_jax.augment
-from vit_jax.augment import augment
+from vit_jax.augment.augment import augment
 from vit_jax.errors import InputError
-from vit_jax.parallel import create_parallel
+from vit_jax.parallel.parallel import create_parallel
 
 LEAST_P = 1e-5  # of a statistical test; the draws are fixed
 OFF = dict(

@@ -17,10 +17,10 @@ from PIL import Image
 import vit_jax
 from vit_jax import data, picture
 from vit_jax.__main__ import main
+from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
-from vit_jax.metrics import read_metrics
-from vit_jax.preprocess import Preprocessing
-from vit_jax.trainer import train
+from vit_jax.run.metrics import read_metrics
+from vit_jax.train.trainer import train
 
 PREPROCESSING = Preprocessing((16, 16), 3, (0.5,), (0.5,))
 

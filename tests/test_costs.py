@@ -8,7 +8,8 @@ from jax import monitoring
 import vit_jax
 from benchmarks.plain_linen import PlainViT
 from benchmarks.training import abstract_training, create_training
-from vit_jax.costs import flops_per_image, training_memory
+from vit_jax.model.flops import flops_per_image
+from vit_jax.train.memory import training_memory
 
 SIZES = dict(image_size=32, patch_size=4, num_classes=10, dim=64, depth=4, heads=2, mlp_dim=128)
 BATCH_SIZE = 8
@@ -96,7 +97,7 @@ def test_the_program_does_not_grow_with_depth():
 
 
 def count_compilations(digits_config, workdir, num_steps):
-    from vit_jax.trainer import train
+    from vit_jax.train.trainer import train
 
     compiled = []
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vit_jax.crop import ATTEMPTS, choose_crop
+from vit_jax.data.crop import ATTEMPTS, choose_crop
 
 LEAST_P = 1e-5  # of a statistical test; the draws are fixed
 SHAPES = [(1000, 1000, 0.08), (600, 1000, 0.4), (1100, 700, 0.7), (200, 1000, 0.05)]

@@ -7,9 +7,9 @@ import pytest
 from conftest import ROOT
 
 from vit_jax import data
-from vit_jax.data import open_split
+from vit_jax.data.preprocess import Preprocessing
+from vit_jax.data.sources import open_split
 from vit_jax.errors import InputError
-from vit_jax.preprocess import Preprocessing
 
 DIGITS = Preprocessing((8, 8), 1, (0.5,), (0.5,))
 
@@ -88,7 +88,7 @@ def test_reading_imports_no_tensorflow(data_dir):
     program = f"""
 import sys
 from vit_jax import data
-from vit_jax.preprocess import Preprocessing
+from vit_jax.data.preprocess import Preprocessing
 source = data.open_source('tfds:digits', {data_dir!r})
 examples = data.open_split(source, 'train', Preprocessing((8, 8), 1, (0.5,), (0.5,)))
 assert examples.num_examples == 1437

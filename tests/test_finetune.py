@@ -18,10 +18,10 @@ from safetensors.numpy import save_file
 import vit_jax
 from vit_jax.__main__ import main
 from vit_jax.errors import InputError
-from vit_jax.optim import create_optimizer, learning_rate_factors, stop_frozen
-from vit_jax.run_directory import read_json
-from vit_jax.step import create_state, train_step
-from vit_jax.trainer import check_finite, train
+from vit_jax.run.json_files import read_json
+from vit_jax.train.optim import create_optimizer, learning_rate_factors, stop_frozen
+from vit_jax.train.step import create_state, train_step
+from vit_jax.train.trainer import check_finite, train
 from vit_jax.weights import read_weights
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax.data import open_source, open_split
+from vit_jax.data.preprocess import Preprocessing
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.errors import InputError
-from vit_jax.preprocess import Preprocessing
 
 SMALL = Preprocessing((4, 4), 3, (0.5,), (0.5,))
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vit_jax.mix import mix, next_in_batch
-from vit_jax.parallel import create_parallel
+from vit_jax.augment.mix import mix, next_in_batch
+from vit_jax.parallel.parallel import create_parallel
 
 LEAST_P = 1e-5  # of a statistical test; the draws are fixed
 # Where one of them is off, nothing is left to the switch.

@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_image
 
 from vit_jax import operations
-from vit_jax.operations import OPERATIONS, apply_operation, grey
+from vit_jax.augment.operations import OPERATIONS, apply_operation, grey
 
 MAPS = ('shear_x', 'shear_y', 'translate_x', 'translate_y', 'rotate')
 TABLES = ('posterize', 'solarize', 'equalize', 'invert', 'identity')

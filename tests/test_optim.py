@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 
 import vit_jax
 from vit_jax.errors import InputError
-from vit_jax.optim import create_optimizer, decay_mask, learning_rate_schedule
+from vit_jax.train.optim import create_optimizer, decay_mask, learning_rate_schedule
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit_jax import data
-from vit_jax.data import EvalOrder, TrainOrder
-from vit_jax.data.order import epoch_order, random_uniform
+from vit_jax.data.order import EvalOrder, TrainOrder, epoch_order, random_uniform
 from vit_jax.errors import InputError
 
 
@@ -99,10 +98,10 @@ def test_order_never_changes():
 
 
 def numbered(num_examples):
-    """Examples whose pixel is their number."""
+    """InMemory whose pixel is their number."""
     numbers = np.arange(num_examples)
     images = numbers.astype(np.uint8).reshape(-1, 1, 1, 1)
-    return data.Examples(images, numbers.astype(np.int32))
+    return data.InMemory(images, numbers.astype(np.int32))
 
 
 def test_batches_read_ahead_are_those_of_their_steps():

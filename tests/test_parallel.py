@@ -8,12 +8,12 @@ import pytest
 
 import vit_jax
 from configs import default, digits
-from vit_jax.augment import augment
+from vit_jax.augment.augment import augment
+from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
-from vit_jax.optim import create_optimizer, learning_rate_schedule
-from vit_jax.parallel import create_parallel
-from vit_jax.preprocess import Preprocessing
-from vit_jax.step import create_state, eval_step, train_step
+from vit_jax.parallel.parallel import create_parallel
+from vit_jax.train.optim import create_optimizer, learning_rate_schedule
+from vit_jax.train.step import create_state, eval_step, train_step
 
 MODEL = vit_jax.ViT(
     image_size=8, patch_size=4, num_classes=5, dim=16, depth=2, heads=2, mlp_dim=24, dim_head=8

@@ -9,8 +9,8 @@ from PIL import ExifTags, Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from vit_jax import picture
+from vit_jax.data.picture import decode_crop, decode_picture, read_picture
 from vit_jax.errors import InputError
-from vit_jax.picture import decode_crop, decode_picture, read_picture
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,7 @@ import scipy.stats
 from PIL import Image, ImageOps
 
 from vit_jax import policies
-from vit_jax.operations import OPERATIONS
+from vit_jax.augment.operations import OPERATIONS
 
 LEAST_P = 1e-5  # of a statistical test; the draws are fixed
 HEIGHT, WIDTH = 8, 5  # of the tape

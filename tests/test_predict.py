@@ -15,9 +15,9 @@ from PIL import Image
 import vit_jax
 from vit_jax.__main__ import main
 from vit_jax.errors import InputError
-from vit_jax.metrics import read_metrics
-from vit_jax.predict import BATCH_SIZES
-from vit_jax.trainer import train
+from vit_jax.run.metrics import read_metrics
+from vit_jax.train.trainer import train
+from vit_jax.use.predict import BATCH_SIZES
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +43,7 @@ def predictor(run_directory):
 @pytest.fixture(scope='module')
 def test_examples(data_dir):
     from vit_jax import data
-    from vit_jax.preprocess import Preprocessing
+    from vit_jax.data.preprocess import Preprocessing
 
     source = data.open_source('tfds:digits', data_dir)
     return data.open_split(source, 'test', Preprocessing((8, 8), 1, (0.5,), (0.5,)))

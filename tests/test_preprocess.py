@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
-from vit_jax.preprocess import Preprocessing
 
 
 def test_normalize_is_the_formula():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vit_jax.__main__ import main
 from vit_jax.errors import InputError
-from vit_jax.preview import CELL, LINE, MARGIN, contact_sheet, describe_target, preview
+from vit_jax.use.preview import CELL, LINE, MARGIN, contact_sheet, describe_target, preview
 
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # ml_collections'
 

@@ -13,8 +13,8 @@ from conftest import ROOT
 from PIL import Image
 
 from vit_jax import data
-from vit_jax.parallel import create_parallel
-from vit_jax.preprocess import Preprocessing
+from vit_jax.data.preprocess import Preprocessing
+from vit_jax.parallel.parallel import create_parallel
 
 PROGRAM = """
 import hashlib, json, sys
@@ -25,8 +25,8 @@ process, num_processes, port, source, first = sys.argv[1:]
 if int(num_processes) > 1:
     jax.distributed.initialize(f'127.0.0.1:{port}', int(num_processes), int(process))
 from vit_jax import data
-from vit_jax.parallel import create_parallel
-from vit_jax.preprocess import Preprocessing
+from vit_jax.parallel.parallel import create_parallel
+from vit_jax.data.preprocess import Preprocessing
 
 preprocessing = Preprocessing((8, 8), 3, (0.5,), (0.5,))
 rows, means = {}, []

@@ -8,9 +8,9 @@ from pictures import small_config
 
 import vit_jax
 from vit_jax.errors import InputError
-from vit_jax.metrics import Reporter
-from vit_jax.run_directory import open_run_directory
-from vit_jax.trainer import train
+from vit_jax.run.directory import open_run_directory
+from vit_jax.run.metrics import Reporter
+from vit_jax.train.trainer import train
 
 
 def test_workdir_of_another_model_is_refused_and_left_alone(digits_config, tmp_path):

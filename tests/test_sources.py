@@ -10,8 +10,8 @@ from pictures import small_config
 
 import vit_jax
 from vit_jax import data
-from vit_jax.preprocess import Preprocessing
-from vit_jax.trainer import train
+from vit_jax.data.preprocess import Preprocessing
+from vit_jax.train.trainer import train
 
 CIFAR = Path(__file__).parents[2] / 'shared' / 'data' / 'cifar10_jpeg.tar.xz'
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import from_vit_pytorch, peer
 
-from vit_jax.optim import create_optimizer, learning_rate_schedule
-from vit_jax.step import TrainState, train_step
+from vit_jax.train.optim import create_optimizer, learning_rate_schedule
+from vit_jax.train.step import TrainState, train_step
 
 ARGUMENTS = dict(image_size=8, patch_size=4, num_classes=5, dim=16, depth=2, heads=2, mlp_dim=24)
 

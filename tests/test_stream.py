@@ -13,12 +13,12 @@ from PIL import Image
 
 import vit_jax
 from vit_jax import data
-from vit_jax.crop import ATTEMPTS, choose_crop
+from vit_jax.data.crop import ATTEMPTS, choose_crop
 from vit_jax.data.order import random_uniform
+from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.stream import RUN
-from vit_jax.metrics import Reporter
-from vit_jax.preprocess import Preprocessing
-from vit_jax.trainer import train
+from vit_jax.run.metrics import Reporter
+from vit_jax.train.trainer import train
 
 PREPROCESSING = Preprocessing((24, 24), 3, (0.5,), (0.5,), crop_fraction=0.875)
 

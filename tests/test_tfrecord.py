@@ -12,9 +12,9 @@ from PIL import Image
 
 from vit_jax import data
 from vit_jax.__main__ import main
-from vit_jax.data import tfrecord
+from vit_jax.data.preprocess import Preprocessing
+from vit_jax.data.sources import tfrecord
 from vit_jax.errors import InputError
-from vit_jax.preprocess import Preprocessing
 
 PREPROCESSING = Preprocessing((8, 9), 3, (0.5,), (0.5,))
 SHARDS = {'train': [5, 0, 4, 6], 'test': [3]}
@@ -80,7 +80,7 @@ def test_reading_tfrecord_imports_no_tensorflow(by_hand):
     program = f"""
 import sys
 from vit_jax import data
-from vit_jax.preprocess import Preprocessing
+from vit_jax.data.preprocess import Preprocessing
 source = data.open_source('tfds:mine', {str(by_hand)!r})
 preprocessing = Preprocessing((8, 9), 3, (0.5,), (0.5,))
 assert data.open_split(source, 'train', preprocessing).num_examples == 15

@@ -11,7 +11,7 @@ import termios
 import pytest
 from conftest import ROOT
 
-from vit_jax.metrics import read_metrics
+from vit_jax.run.metrics import read_metrics
 
 TINY = ['--config.num_steps=4', '--config.optim.warmup_steps=1', '--config.model.depth=1']
 

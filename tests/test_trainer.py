@@ -16,15 +16,15 @@ from conftest import ROOT
 
 import vit_jax
 from vit_jax import data
-from vit_jax.checkpoint import Checkpoints
-from vit_jax.config import LARGEST, RANGES
 from vit_jax.errors import InputError
-from vit_jax.evaluate import evaluate
-from vit_jax.initial import model_arguments
-from vit_jax.metrics import Reporter, read_metrics
-from vit_jax.parallel import create_parallel
-from vit_jax.step import create_state, eval_step
-from vit_jax.trainer import count_steps, train
+from vit_jax.parallel.parallel import create_parallel
+from vit_jax.run.checkpoint import Checkpoints
+from vit_jax.run.metrics import Reporter, read_metrics
+from vit_jax.train.build import model_arguments
+from vit_jax.train.config import LARGEST, RANGES
+from vit_jax.train.evaluate import evaluate
+from vit_jax.train.step import create_state, eval_step
+from vit_jax.train.trainer import count_steps, train
 from vit_jax.weights.run import load_run
 
 SMALL = [
@@ -269,7 +269,7 @@ def test_parameters_that_became_not_a_number_are_not_saved(digits_config, tmp_pa
 @pytest.mark.parametrize('mode, num_devices', [('jit', 1), ('jit', 8), ('pmap', 8)])
 @pytest.mark.parametrize('batch_size', [8, 40, 64, 400])  # 40 divides 360, 64 does not, 400 is more
 def test_evaluation_counts_each_example_once(data_dir, mode, num_devices, batch_size):
-    from vit_jax.preprocess import Preprocessing
+    from vit_jax.data.preprocess import Preprocessing
 
     preprocessing = Preprocessing((8, 8), 1, (0.5,), (0.5,))
     examples = data.open_split(data.open_source('tfds:digits', data_dir), 'test', preprocessing)

@@ -61,7 +61,7 @@ def test_options_have_their_numbers_of_parameters(name, options, expected):
 
 def test_sincos2d_adds_no_parameters_and_takes_smaller_images():
     """Against the formula of MoCo v3, one feature at a time."""
-    from vit_jax.layers import sincos2d
+    from vit_jax.model.layers import sincos2d
 
     got = sincos2d(3, 5, 16)
     assert got.shape == (1, 15, 16)

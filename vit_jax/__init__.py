@@ -1,27 +1,42 @@
 """The Vision Transformer in JAX: train it, trust the run, use what you trained."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
-from vit_jax.variants import create_model
+from vit_jax.model.variants import create_model
+from vit_jax.model.vit import ViT
 
 if TYPE_CHECKING:
-    from vit_jax.predict import Predictor
+    from vit_jax.train.config import default_config
+    from vit_jax.train.trainer import train
+    from vit_jax.use.predict import Predictor
     from vit_jax.weights import load_weights, save_weights
 
 __version__ = '0.1.0'
-__all__ = ['InputError', 'Predictor', 'ViT', 'create_model', 'load_weights', 'save_weights']
+__all__ = [
+    'InputError',
+    'Predictor',
+    'ViT',
+    'create_model',
+    'default_config',
+    'load_weights',
+    'save_weights',
+    'train',
+]
+
+_ON_FIRST_USE = {
+    'Predictor': 'vit_jax.use.predict',
+    'default_config': 'vit_jax.train.config',
+    'load_weights': 'vit_jax.weights',
+    'save_weights': 'vit_jax.weights',
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports on first use what brings Orbax, so that the model alone is there at once."""
-    if name == 'Predictor':
-        from vit_jax.predict import Predictor
-
-        return Predictor
-    if name in ('load_weights', 'save_weights'):
-        from vit_jax import weights
-
-        return getattr(weights, name)
+    """Imports on first use what needs Orbax or TFDS, so that importing the model alone is fast."""
+    if name == 'train':  # the package of that name, which is callable
+        return import_module('vit_jax.train')
+    if name in _ON_FIRST_USE:
+        return getattr(import_module(_ON_FIRST_USE[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from vit_jax.data.picture import read_bytes
 from vit_jax.data.records import Record
 from vit_jax.errors import InputError
-from vit_jax.picture import read_bytes
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.webp')
 

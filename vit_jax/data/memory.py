@@ -11,15 +11,15 @@ from jaxtyping import Int32, UInt8
 from tqdm import tqdm
 
 from vit_jax.data.order import EvalOrder, TrainOrder
+from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.records import Reader
 from vit_jax.errors import InputError
-from vit_jax.preprocess import Preprocessing
 
 Batch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Examples:
+class InMemory:
     """A whole split, resized; each process of a run has all of it.
 
     Args:
@@ -40,7 +40,7 @@ class Examples:
         return len(self.labels)
 
     def train_batches(self, order: TrainOrder, steps: range) -> grain.IterDataset[Batch]:
-        """The batches of some steps; see `vit_jax.data.train_batches`."""
+        """The batches of some steps; see `vit_jax.data.batches.train_batches`."""
 
         def batch(step: int) -> Batch:
             position = np.array(order.rows, np.int32)
@@ -49,7 +49,7 @@ class Examples:
         return _prefetched(grain.MapDataset.range(steps.start, steps.stop).map(batch))
 
     def eval_batches(self, order: EvalOrder) -> grain.IterDataset[Batch]:
-        """All batches; see `vit_jax.data.eval_batches`."""
+        """All batches; see `vit_jax.data.batches.eval_batches`."""
 
         def batch(step: int) -> Batch:
             mask = order.counts(step).astype(np.float32)
@@ -70,7 +70,7 @@ def _prefetched(batches: grain.MapDataset[Batch]) -> grain.IterDataset[Batch]:
     return batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
 
 
-def read_into_memory(reader: Reader, preprocessing: Preprocessing) -> Examples:
+def read_into_memory(reader: Reader, preprocessing: Preprocessing) -> InMemory:
     """Decodes and resizes a split, in as many threads as there are cores.
 
     Raises:
@@ -97,7 +97,7 @@ def read_into_memory(reader: Reader, preprocessing: Preprocessing) -> Examples:
                 count += 1
     if count == 0:
         raise InputError(f'expected pictures, but none can be used: {reader.skipped[0]}')
-    return Examples(images[:count], labels[:count], reader.skipped)
+    return InMemory(images[:count], labels[:count], reader.skipped)
 
 
 def num_cores() -> int:

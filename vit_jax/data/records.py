@@ -6,8 +6,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from vit_jax.data.picture import decode_picture
 from vit_jax.errors import InputError
-from vit_jax.picture import decode_picture
 
 
 class Record(NamedTuple):

@@ -13,13 +13,13 @@ from typing import Any
 import grain
 import numpy as np
 
-from vit_jax.crop import ATTEMPTS, choose_crop
+from vit_jax.data.crop import ATTEMPTS, choose_crop
 from vit_jax.data.memory import Batch, num_cores
 from vit_jax.data.order import EvalOrder, TrainOrder, random_uniform
+from vit_jax.data.picture import decode_crop, resize_part
+from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.records import Reader, Record
 from vit_jax.errors import InputError
-from vit_jax.picture import decode_crop, resize_part
-from vit_jax.preprocess import Preprocessing
 
 RUN = 16  # rows that a thread decodes in one go, at most; one by one costs a tenth of the speed
 STEPS = 8  # that threads may be at, with the examples of each at hand
@@ -52,7 +52,7 @@ class Stream:
         return len(self._reader)
 
     def train_batches(self, order: TrainOrder, steps: range) -> grain.IterDataset[Batch]:
-        """The batches of some steps; see `vit_jax.data.train_batches`.
+        """The batches of some steps; see `vit_jax.data.batches.train_batches`.
 
         In the place of an example that is left out stands the one that follows it in the split.
         """
@@ -71,7 +71,7 @@ class Stream:
         return _decoded(row, steps, len(order.rows))
 
     def eval_batches(self, order: EvalOrder) -> grain.IterDataset[Batch]:
-        """All batches; see `vit_jax.data.eval_batches`. Examples that are left out do not count."""
+        """All batches; see `vit_jax.data.batches.eval_batches`. Skipped examples do not count."""
 
         examples = functools.lru_cache(maxsize=STEPS)(order.examples)
         counts = functools.lru_cache(maxsize=STEPS)(order.counts)

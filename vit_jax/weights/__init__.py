@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
-from vit_jax.weights.accounting import from_flax, parameter_shapes, shorten
+from vit_jax.model.shapes import parameter_shapes
+from vit_jax.model.vit import ViT
+from vit_jax.weights.accounting import from_flax, shorten
 from vit_jax.weights.files import TORCH, write_tensors
 from vit_jax.weights.huggingface_folder import write_folder
 from vit_jax.weights.reading import FORMATS, Weights, describe, flatten, read_weights

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
-from vit_jax.weights.files import Arrays, Tensors, abstract_variables, damage_told
+from vit_jax.model.vit import ViT
+from vit_jax.weights.files import Arrays, Tensors, damage_told
 
 FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
 HEAD = ('mlp_head/layers_1/', 'mlp_head/dist/')
@@ -147,12 +146,6 @@ def check_projection(model: ViT, format: str) -> None:
             f'format {format!r}: expected several heads that share the {model.dim} features, '
             f'got {model.heads} of {model.dim_head}'
         )
-
-
-def parameter_shapes(model: ViT) -> dict[str, tuple[int, ...]]:
-    """Shapes of a model's parameters by name."""
-    params = flatten_dict(abstract_variables(model)['params'], sep='/')
-    return {name: leaf.shape for name, leaf in params.items()}
 
 
 def shorten(names: Iterable[str]) -> str:

@@ -14,16 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from vit_jax.arguments import EXECUTION, argument_names, arguments_for, pair
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
-from vit_jax.run_directory import parse_json
+from vit_jax.model.arguments import argument_names, stored_arguments
+from vit_jax.model.vit import ViT
+from vit_jax.run.json_files import parse_json
 
 TORCH = ('.pt', '.pth', '.bin')
 
@@ -38,12 +37,6 @@ class Stored(NamedTuple):
 
 Tensors = dict[str, Stored]
 Arrays = dict[str, np.ndarray]
-
-
-def abstract_variables(model: ViT) -> Any:
-    """Shapes and dtypes of a model's variables, for no memory."""
-    images = jax.ShapeDtypeStruct((1, *pair(model.image_size), model.channels), np.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
@@ -112,9 +105,8 @@ def write_tensors(
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
         if path.suffix == '.safetensors':
-            arguments = arguments_for(ViT, model)
-            told = {name: arguments[name] for name in arguments if name not in EXECUTION}
-            text = json.dumps({'arguments': told, 'description': description})
+            metadata_ = {'arguments': stored_arguments(model), 'description': description}
+            text = json.dumps(metadata_)
             safetensors.numpy.save_file(arrays, temporary, {'vit_jax': text, **metadata})
         elif path.suffix == '.npz':
             with temporary.open('wb') as file:

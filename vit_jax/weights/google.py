@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.arguments import pair
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
+from vit_jax.model.shapes import pair
+from vit_jax.model.vit import ViT
 from vit_jax.weights.accounting import Entry, check_expressible, check_projection, norm
 from vit_jax.weights.files import Tensors
 from vit_jax.weights.infer import count_layers, infer_classes, infer_positions, shape_of

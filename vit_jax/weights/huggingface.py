@@ -10,7 +10,7 @@ Source: https://github.com/huggingface/transformers, `models/vit`.
 from typing import Any
 
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
+from vit_jax.model.vit import ViT
 from vit_jax.weights.accounting import Entry, check_expressible, check_projection, linear, norm
 from vit_jax.weights.files import Tensors
 from vit_jax.weights.infer import (

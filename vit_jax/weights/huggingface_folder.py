@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vit_jax.arguments import pair
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
-from vit_jax.run_directory import read_json
+from vit_jax.model.shapes import pair
+from vit_jax.model.vit import ViT
+from vit_jax.run.json_files import read_json
 from vit_jax.weights import timm
 from vit_jax.weights.accounting import shorten
 from vit_jax.weights.files import Arrays, Tensors, read_tensors, write_tensors

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from vit_jax.arguments import pair
 from vit_jax.errors import InputError
+from vit_jax.model.shapes import pair
 from vit_jax.weights.files import Tensors
 
 

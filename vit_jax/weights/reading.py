@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vit_jax.arguments import argument_names, pair
+from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
-from vit_jax.preprocess import Preprocessing
+from vit_jax.model.arguments import argument_names
+from vit_jax.model.shapes import pair, parameter_shapes
+from vit_jax.model.vit import ViT
 from vit_jax.weights import google, huggingface, seed, timm
-from vit_jax.weights.accounting import HEAD, parameter_shapes, shorten, to_flax
+from vit_jax.weights.accounting import HEAD, shorten, to_flax
 from vit_jax.weights.files import Arrays, Tensors, damage_told, read_tensors
 from vit_jax.weights.huggingface_folder import read_folder
 from vit_jax.weights.resize import ADAPTED, METHODS, adapt

@@ -8,10 +8,10 @@ import numpy as np
 import scipy.ndimage
 from jaxtyping import Float
 
-from vit_jax.arguments import pair
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
-from vit_jax.weights.accounting import HEAD, parameter_shapes
+from vit_jax.model.shapes import pair, parameter_shapes
+from vit_jax.model.vit import ViT
+from vit_jax.weights.accounting import HEAD
 from vit_jax.weights.files import Arrays
 
 METHODS = ('bilinear', 'bicubic')

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from vit_jax.checkpoint import Checkpoints
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
-from vit_jax.run_directory import read_json
-from vit_jax.weights.files import abstract_variables, damage_told
+from vit_jax.model.shapes import abstract_variables
+from vit_jax.model.vit import ViT
+from vit_jax.run.checkpoint import Checkpoints
+from vit_jax.run.json_files import read_json
+from vit_jax.weights.files import damage_told
 
 
 def load_run(
@@ -37,5 +38,5 @@ def load_run(
             there = ', '.join(map(str, checkpoints.steps)) or 'none'
             raise InputError(f'{run_directory}: no checkpoint {step}; there are: {there}')
         with damage_told(run_directory):
-            variables = checkpoints.restore(number, abstract_variables(model))
-        return model, variables, description
+            params = checkpoints.restore_params(number, abstract_variables(model)['params'])
+        return model, {'params': params}, description

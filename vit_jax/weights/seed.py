@@ -7,9 +7,9 @@ without a word they are square, of RGB before grey.
 import math
 from typing import Any
 
-from vit_jax.arguments import pair
 from vit_jax.errors import InputError
-from vit_jax.model import ViT
+from vit_jax.model.shapes import pair
+from vit_jax.model.vit import ViT
 from vit_jax.weights.accounting import Entry, check_expressible, linear, norm
 from vit_jax.weights.files import Tensors
 from vit_jax.weights.infer import (

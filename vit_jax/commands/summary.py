@@ -1,0 +1,54 @@
+"""Show a model's arguments, parameters, FLOPs and memory."""
+
+import argparse
+import math
+from pathlib import Path
+
+import jax
+
+from vit_jax.commands import options
+from vit_jax.errors import InputError
+from vit_jax.model.arguments import argument_names
+from vit_jax.model.vit import ViT
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        'weights', metavar='VARIANT|RUN|WEIGHTS', help=f'such as B/16, or a {options.WEIGHTS}'
+    )
+    text = 'show the memory of training on this many images'
+    parser.add_argument('--batch-size', type=int, help=text)
+    options.add_overrides(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints the arguments, a table of parameters, and what the model costs."""
+    from vit_jax.model.flops import flops_per_image
+    from vit_jax.model.shapes import parameter_shapes
+    from vit_jax.model.variants import create_model
+    from vit_jax.train.memory import training_memory
+
+    if arguments.batch_size is not None and arguments.batch_size < 1:
+        raise InputError(f'--batch-size: expected at least 1, got {arguments.batch_size}')
+    if Path(arguments.weights).exists():
+        weights = options.read(arguments)
+        model, class_names = weights.model, weights.description['class_names']
+    else:
+        model = create_model(arguments.weights, **options.overrides(arguments))
+        class_names = None
+    options.print_table([(name, str(getattr(model, name))) for name in argument_names(ViT)])
+    if class_names:
+        print(f'classes: {", ".join(class_names)}')
+    print(f'one image: {flops_per_image(model) / 1e9:,.3f} GFLOP in matrix products')
+    if arguments.batch_size:
+        state, step = training_memory(model, arguments.batch_size)
+        print(
+            f'training on {arguments.batch_size} images with AdamW, as XLA plans it for '
+            f'{jax.devices()[0].device_kind}: {(state + step) / 2**30:,.2f} GiB, of which '
+            f'{state / 2**30:,.2f} parameters and moments, {step / 2**30:,.2f} the step'
+        )
+    shapes = parameter_shapes(model)
+    rows = [(n, ' x '.join(map(str, s)), f'{math.prod(s):,}') for n, s in shapes.items()]
+    total = sum(map(math.prod, shapes.values()))
+    print()
+    options.print_table([*rows, ('all parameters', '', f'{total:,}')])

@@ -1,0 +1,121 @@
+"""Picture files as pixels: JPEG by `vit_jax.data.jpeg`, everything else by Pillow.
+
+JPEG is the common case and the slow one. Whatever its decoder does not take goes to Pillow, which
+also decides what counts as damaged.
+"""
+
+import io
+import os
+import stat
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from vit_jax.data.jpeg import UPRIGHT, Box, decode_jpeg, decode_jpeg_crop, read_header
+from vit_jax.errors import InputError
+
+FORMATS = ('BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP')  # none runs programs
+
+cv2.setNumThreads(1)  # the data pipeline has its own threads
+
+
+def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w c']:
+    """Reads and decodes a picture file.
+
+    Raises:
+      InputError: if there is no such file, and see `decode_picture`.
+    """
+    return decode_picture(read_bytes(path), os.fspath(path))
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file.
+
+    Raises:
+      InputError: if it cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe might never end
+            raise InputError(f'{path}: expected a file')
+        with open(path, 'rb') as file:
+            return file.read()
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file') from None
+    except OSError as error:
+        raise InputError(
+            f'{path}: expected a file, but it cannot be read: {error.strerror}'
+        ) from None
+
+
+def decode_picture(data: bytes, name: str) -> UInt8[np.ndarray, 'h w c']:
+    """Decodes a picture and turns it upright by its EXIF orientation.
+
+    Args:
+      data: content of a file.
+      name: of the picture, for errors.
+
+    Returns:
+      Grey (c = 1) or RGB (c = 3). Palettes and CMYK become RGB; transparency is dropped.
+
+    Raises:
+      InputError: if it is not a picture, is damaged, has more than 8 bits per channel, or is so
+        large that it must be an attack (179 megapixels, Pillow's bound).
+    """
+    if (jpeg := read_header(data, name)) and (pixels := decode_jpeg(data, jpeg)) is not None:
+        return pixels
+    return _decode_by_pillow(data, name)
+
+
+def decode_crop(
+    data: bytes,
+    name: str,
+    choose: Callable[[int, int], Box],
+    image_size: tuple[int, int],
+) -> UInt8[np.ndarray, 'h w c']:
+    """Decodes part of a picture and resizes it, see `resize_part`.
+
+    Args:
+      data, name: see `decode_picture`.
+      choose: (height, width) of the upright picture → the part.
+      image_size: (height, width) to resize to.
+
+    Raises:
+      InputError: see `decode_picture`.
+    """
+    jpeg = read_header(data, name)
+    decoded = None if jpeg is None else decode_jpeg_crop(data, jpeg, choose, image_size)
+    if decoded is None:
+        pixels = decode_picture(data, name)
+        decoded = pixels, choose(*pixels.shape[:2])
+    return resize_part(*decoded, image_size)
+
+
+def resize_part(
+    pixels: UInt8[np.ndarray, '_ _ c'], box: Box, image_size: tuple[int, int]
+) -> UInt8[np.ndarray, 'h w c']:
+    """Part of a picture, resized: bilinear, or area averaging when it shrinks to half or less."""
+    top, left, height, width = box
+    part = pixels[top : top + height, left : left + width]
+    halves = min(height / image_size[0], width / image_size[1]) >= 2
+    method = cv2.INTER_AREA if halves else cv2.INTER_LINEAR
+    return cv2.resize(part, image_size[::-1], interpolation=method).reshape(*image_size, -1)
+
+
+def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            if picture.mode.startswith(('I', 'F')):
+                raise ValueError(f'it has more than 8 bits per channel, mode {picture.mode}')
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+            mode = 'L' if picture.mode in ('1', 'L', 'LA') else 'RGB'
+            # Through RGBA, because Pillow warns about palettes with a transparent colour.
+            opaque = picture.convert('RGBA') if picture.mode == 'P' else picture
+            pixels = np.asarray(opaque.convert(mode))
+    except UnidentifiedImageError:
+        raise InputError(f'{name}: expected a picture, but its format is unknown') from None
+    except Exception as error:  # Pillow's parsers raise all sorts of errors on damaged files
+        raise InputError(f'{name}: expected a picture, but it cannot be read: {error}') from None
+    return UPRIGHT.get(orientation, np.asarray)(pixels.reshape(*pixels.shape[:2], -1))

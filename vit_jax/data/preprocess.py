@@ -1,0 +1,116 @@
+"""What happens to every picture before the model sees it, in training and in use alike.
+
+`resize` runs on the host, once a picture; `normalize` runs in the compiled step.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
+
+from vit_jax.errors import InputError
+from vit_jax.model.shapes import pair
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """Size, channels and normalisation that belong to a trained model.
+
+    Args:
+      image_size: (height, width) in pixels that every picture is resized to.
+      channels: 1 (grey) or 3 (RGB).
+      mean, std: per channel or one for all, on the scale where pixels lie in [0, 1].
+      crop_fraction: what is resized is the middle of the picture, in the aspect of image_size and
+        so large a share of the largest such part (0.875 is the usual 224 out of 256 pixels); 0 for
+        the whole picture, whatever its aspect.
+
+    Raises:
+      InputError: where the channels cannot be made from pictures, mean and std do not fit them, or
+        the fraction is none.
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise InputError(f'expected pictures of 1 or 3 channels, got {self.channels}')
+        for name in ('mean', 'std'):
+            values = getattr(self, name)
+            if not all(isinstance(x, int | float) and math.isfinite(x) for x in values):
+                raise InputError(f'data.{name}: expected finite numbers, got {values}')
+            if len(values) not in (1, self.channels):
+                raise InputError(
+                    f'data.{name}: expected 1 or {self.channels} numbers for {self.channels} '
+                    f'channels, got {len(values)}: {values}'
+                )
+        if min(self.std) < 1e-6:
+            raise InputError(f'data.std: expected numbers from 1e-6, got {self.std}')
+        fraction = self.crop_fraction
+        if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+            raise InputError(f'data.crop_fraction: expected 0 to 1, got {fraction}')
+
+    @classmethod
+    def from_config(cls, data: Any, channels: int) -> 'Preprocessing':
+        """From `config.data` and the source's number of channels."""
+        return cls(pair(data.image_size), channels, data.mean, data.std, data.crop_fraction)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: height, width, channels."""
+        return (*self.image_size, self.channels)
+
+    def resize(self, picture: np.ndarray | Image.Image) -> UInt8[np.ndarray, 'h w c']:
+        """Bilinear with antialiasing to `image_size`, in the model's number of channels.
+
+        Args:
+          picture: PIL image, or uint8 array [height, width] or [height, width, c], c 1, 3 or 4.
+
+        Raises:
+          InputError: where an array is something else.
+        """
+        if isinstance(picture, np.ndarray):
+            picture = picture[..., None] if picture.ndim == 2 else picture
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] not in (1, 3, 4):
+                raise InputError(
+                    f'expected uint8 pixels [height, width, 1, 3 or 4] from 0 to 255, '
+                    f'got {picture.dtype} {list(picture.shape)}'
+                )
+            if picture.shape == self.shape and self.crop_fraction in (0, 1):
+                return picture
+            picture = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
+        if picture.mode.startswith(('I', 'F')):
+            raise InputError(f'expected a picture of 8 bits a channel, got mode {picture.mode}')
+        picture = picture.convert('L' if self.channels == 1 else 'RGB')
+        size = self.image_size[::-1]
+        if picture.size != size or self.crop_fraction not in (0, 1):
+            box = self._middle(*picture.size) if self.crop_fraction else None
+            picture = picture.resize(size, Image.Resampling.BILINEAR, box)
+        return np.asarray(picture).reshape(self.shape)
+
+    def _middle(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what is resized, pixels."""
+        rows, columns = self.image_size
+        scale = self.crop_fraction * min(height / rows, width / columns)
+        left, top = max(width - scale * columns, 0) / 2, max(height - scale * rows, 0) / 2
+        return left, top, width - left, height - top
+
+    def recolour(self, pixels: UInt8[np.ndarray, 'h w any']) -> UInt8[np.ndarray, 'h w c']:
+        """Pixels of 1, 3 or 4 channels in the model's number of channels."""
+        if pixels.shape[-1] == self.channels:
+            return pixels
+        if pixels.shape[-1] == 1:
+            return np.repeat(pixels, 3, axis=-1)
+        mode = 'L' if self.channels == 1 else 'RGB'
+        return np.asarray(Image.fromarray(pixels).convert(mode)).reshape(*pixels.shape[:2], -1)
+
+    def normalize(self, images: UInt8[Array, 'b h w c']) -> Float[Array, 'b h w c']:
+        """(images / 255 - mean) / std, in float32."""
+        return (images / jnp.float32(255) - jnp.float32(self.mean)) / jnp.float32(self.std)

@@ -1,0 +1,68 @@
+"""Data sources: from the name of a data set to the examples of a split."""
+
+from vit_jax.data.folder import FolderSource
+from vit_jax.data.memory import InMemory, read_into_memory
+from vit_jax.data.preprocess import Preprocessing
+from vit_jax.data.records import Reader
+from vit_jax.data.stream import Stream
+from vit_jax.data.tfds import TfdsSource
+from vit_jax.errors import InputError
+
+
+def open_source(source: str, data_dir: str | None = None) -> TfdsSource | FolderSource:
+    """Opens the data set that a SOURCE names; neither prepares it nor reads examples.
+
+    Args:
+      source: 'tfds:NAME', any TFDS data set, or 'folder:PATH', pictures in class folders.
+      data_dir: where TFDS keeps its data sets; None for TFDS's own default.
+
+    Raises:
+      InputError: if there is no such data set, or it has no labelled pictures.
+    """
+    kind, _, name = source.partition(':')
+    if kind == 'tfds' and name:
+        return TfdsSource(name, data_dir)
+    if kind == 'folder' and name:
+        return FolderSource(name)
+    raise InputError(
+        f"data.source: expected 'tfds:NAME', such as tfds:mnist, or 'folder:PATH', got {source!r}"
+    )
+
+
+def open_split(
+    source: TfdsSource | FolderSource,
+    split: str,
+    preprocessing: Preprocessing,
+    *,
+    memory_gib: float = 4.0,
+    on_error: str = 'raise',
+    min_area: float = 0.0,
+) -> InMemory | Stream:
+    """The examples of a split, in memory or as a stream.
+
+    Args:
+      source: from `open_source`.
+      split: its name, or a slice such as 'train[:99%]'.
+      preprocessing: of every picture.
+      memory_gib: the largest split, as resized pixels in GiB, that is read into memory; a larger
+        one is decoded again whenever it is due.
+      on_error: 'raise', or 'skip' to leave out unusable examples.
+      min_area: of a stream's random-resized-crop in training, see `Stream`.
+
+    Raises:
+      InputError: if there is no such split, it is empty, an example is unusable, or it is too large
+        for memory and not stored for random access.
+    """
+    records = source.open(split)
+    reader = Reader(records, on_error)
+    height, width, channels = preprocessing.shape
+    if len(records) * height * width * channels <= memory_gib * 2**30:
+        records.load()
+        return read_into_memory(reader, preprocessing)
+    if not records.random_access:
+        raise InputError(
+            f'{source.name}: split {split!r} is larger than data.memory_gib and stored as '
+            f'TFRecord, which has no random access; convert it once with '
+            f'python -m vit_jax prepare {source.name} (and --data-dir if data.dir is set)'
+        )
+    return Stream(reader, preprocessing, min_area)

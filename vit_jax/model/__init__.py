@@ -1,0 +1,1 @@
+"""The model: the ViT, its options, variants and shapes."""

@@ -1,0 +1,53 @@
+"""Shapes: of images that fit a ViT, and of its parameters, without computing anything."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from vit_jax.errors import InputError
+
+
+def pair(t: int | tuple[int, int]) -> tuple[int, int]:
+    """A size in pixels as (height, width); an int means a square.
+
+    Raises:
+      InputError: if it is neither.
+    """
+    height_width = t if isinstance(t, tuple) else (t, t)
+    in_range = all(isinstance(x, int) and 0 < x < 2**16 for x in height_width)
+    if len(height_width) != 2 or not in_range:
+        raise InputError(
+            f'expected a size in pixels below 65,536, an int or (height, width), got {t!r}'
+        )
+    return height_width
+
+
+def check_images(vit: Any, shape: tuple[int, ...]) -> None:
+    """Validates the shape of images [b, h, w, c] against a `vit_jax.ViT`.
+
+    Raises:
+      InputError: if they have other channels, do not divide into patches, or have too many.
+    """
+    p1, p2 = pair(vit.patch_size)
+    _, h, w, c = shape
+    n = math.prod(vit.grid)
+    if h % p1 or w % p2 or c != vit.channels or (h // p1) * (w // p2) > n:
+        raise InputError(
+            f'expected images [b, h, w, {vit.channels}] with h a multiple of {p1}, w of {p2} '
+            f'and at most {n} patches, got {list(shape)}'
+        )
+
+
+def abstract_variables(vit: Any) -> Any:
+    """Shapes and dtypes of a ViT's variables, as `jax.ShapeDtypeStruct`."""
+    images = jax.ShapeDtypeStruct((1, *pair(vit.image_size), vit.channels), np.float32)
+    return jax.eval_shape(vit.init, jax.random.key(0), images)
+
+
+def parameter_shapes(vit: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a ViT's parameters by name, such as 'transformer/attn/norm/scale'."""
+    params = flatten_dict(abstract_variables(vit)['params'], sep='/')
+    return {name: leaf.shape for name, leaf in params.items()}

@@ -1,0 +1,200 @@
+"""The Vision Transformer (https://arxiv.org/abs/2010.11929) as Flax linen modules.
+
+Names, arguments, defaults and initialisation are those of vit-pytorch's `vit.py` (versions 0.24 to
+0.27, https://github.com/lucidrains/vit-pytorch), so the same weights give the same logits. All
+other options are in `extras.py` and handed down whole, as `extras`: skip them on a first reading.
+
+Axes: b images, h w pixels, c channels, p1 p2 pixels of a patch, n tokens, d features.
+"""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float, Num
+
+from vit_jax.model.arguments import check_arguments
+from vit_jax.model.extras import Extras
+from vit_jax.model.head import Head
+from vit_jax.model.layers import attend, gelu, rematerialize
+from vit_jax.model.shapes import check_images, pair
+
+
+class PreNorm(nn.Module):
+    dim: int
+    fn: nn.Module
+    extras: Extras = Extras()
+
+    def setup(self) -> None:
+        self.norm = self.extras.norm()
+        if self.extras.layer_scale is not None:
+            start = nn.initializers.constant(self.extras.layer_scale)
+            self.gamma = self.param('gamma', start, (self.dim,))
+
+    def __call__(self, x: Float[Array, 'b n d'], **kwargs: bool) -> Float[Array, 'b n d']:
+        x = self.fn(self.norm(x), **kwargs)
+        return x if self.extras.layer_scale is None else x * self.gamma.astype(x.dtype)
+
+
+class FeedForward(nn.Module):
+    dim: int
+    hidden_dim: int
+    dropout: float = 0.0
+    extras: Extras = Extras()
+
+    def setup(self) -> None:
+        linear = self.extras.linear
+        self.net = [linear(self.dim, self.hidden_dim), linear(self.hidden_dim, self.dim)]
+        self.drop = nn.Dropout(self.dropout)
+
+    def __call__(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
+        x = gelu(self.net[0](x), self.extras.gelu)
+        x = self.drop(x, deterministic=not train)
+        x = self.net[1](x)
+        return self.drop(x, deterministic=not train)
+
+
+class Attention(nn.Module):
+    dim: int
+    heads: int = 8
+    dim_head: int = 64
+    dropout: float = 0.0
+    extras: Extras = Extras()
+
+    def setup(self) -> None:
+        inner_dim = self.dim_head * self.heads
+        self.project_out = not (self.heads == 1 and self.dim_head == self.dim)
+        self.to_qkv = self.extras.linear(self.dim, inner_dim * 3, bias=self.extras.qkv_bias)
+        if self.extras.qk_norm:
+            self.q_norm, self.k_norm = self.extras.norm(), self.extras.norm()
+        if self.project_out:
+            self.to_out = self.extras.linear(inner_dim, self.dim)
+            self.drop = nn.Dropout(self.dropout)
+
+    def __call__(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
+        qkv = self.to_qkv(x)
+        q, k, v = rearrange(qkv, 'b n (qkv h d) -> qkv b n h d', qkv=3, h=self.heads)
+        if self.extras.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        out = attend(q, k, v, self.extras.attention)
+        out = rearrange(out, 'b n h d -> b n (h d)')
+        return self.drop(self.to_out(out), deterministic=not train) if self.project_out else out
+
+
+class Transformer(nn.Module):
+    dim: int
+    depth: int
+    heads: int
+    dim_head: int
+    mlp_dim: int
+    dropout: float = 0.0
+    extras: Extras = Extras()
+
+    def setup(self) -> None:
+        attn = Attention(self.dim, self.heads, self.dim_head, self.dropout, self.extras)
+        ff = FeedForward(self.dim, self.mlp_dim, self.dropout, self.extras)
+        self.attn = PreNorm(self.dim, attn, self.extras)
+        self.ff = PreNorm(self.dim, ff, self.extras)
+
+    def __call__(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
+        def layer(self: 'Transformer', x: Array) -> tuple[Array, None]:
+            x = self.attn(x, train=train) + x
+            x = self.ff(x, train=train) + x
+            return x, None
+
+        # One compiled layer, run `depth` times; parameters are stacked along a leading axis.
+        layers = nn.scan(
+            rematerialize(layer, self.extras.remat, self.extras.unroll),
+            length=self.depth,
+            unroll=self.extras.unroll,
+            variable_axes={'params': 0},
+            split_rngs={'params': True, 'dropout': True},
+        )
+        return layers(self, x)[0]
+
+
+class ViT(Extras, nn.Module, kw_only=True):
+    """An image is worth 16x16 words: patches and a cls token through a pre-norm Transformer.
+
+    Args:
+      image_size: largest input in pixels; an int, or (height, width).
+      patch_size: pixels, an int or (height, width); divides `image_size`.
+      num_classes: number of logits.
+      dim: features of a token.
+      depth: number of layers.
+      heads: attention heads, of `dim_head` features each.
+      mlp_dim: hidden features of the feed-forward blocks.
+      pool: what the classifier reads: 'cls', the cls token; 'mean', the mean of all tokens; 'gap',
+        the mean of the patches only; 'map', attention over the patches.
+      channels: colour channels of the input.
+      dropout: rate in the attention outputs and the feed-forward blocks, [0, 1).
+      emb_dropout: rate after the position embedding, [0, 1).
+      **extras: see `vit_jax.model.extras.Extras`.
+
+    Call with normalised images, float [b, h, w, channels]; returns logits, float32
+    [b, num_classes]. Dropout acts only with `train=True`, which needs `rngs={'dropout': key}`. An
+    image smaller than `image_size` uses the first position embeddings, as in vit-pytorch.
+
+    Raises:
+      InputError: if an argument or the shape of the images does not fit.
+    """
+
+    image_size: int | tuple[int, int]
+    patch_size: int | tuple[int, int]
+    num_classes: int
+    dim: int
+    depth: int
+    heads: int
+    mlp_dim: int
+    pool: str = 'cls'
+    channels: int = 3
+    dim_head: int = 64
+    dropout: float = 0.0
+    emb_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_arguments(self)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in an image of `image_size`."""
+        (height, width), (p1, p2) = pair(self.image_size), pair(self.patch_size)
+        return height // p1, width // p2
+
+    def setup(self) -> None:
+        def embedding(name: str, n: int) -> Array:
+            return self.param(name, nn.initializers.normal(1.0), (1, n, self.dim))
+
+        extras = self.extras
+        patch_dim = self.channels * math.prod(pair(self.patch_size))
+        self.to_patch_embedding = extras.linear(patch_dim, self.dim)
+        n = extras.num_positions(math.prod(self.grid))
+        self.pos_embedding = embedding('pos_embedding', n) if n else None
+        self.cls_tokens = [embedding(name, n) for name, n in extras.prefix.items()]
+        self.drop = nn.Dropout(self.emb_dropout)
+        self.transformer = Transformer(
+            self.dim, self.depth, self.heads, self.dim_head, self.mlp_dim, self.dropout, extras
+        )
+        self.mlp_head = Head(
+            self.dim, self.num_classes, self.pool, self.heads, self.dim_head, self.mlp_dim, extras
+        )
+
+    def __call__(
+        self, images: Num[Array | np.ndarray, 'b h w c'], train: bool = False
+    ) -> Float[Array, 'b num_classes']:
+        check_images(self, images.shape)
+        (p1, p2), (_, h, w, _) = pair(self.patch_size), images.shape
+        x = rearrange(jnp.asarray(images), 'b (h p1) (w p2) c -> b (h w) (p1 p2 c)', p1=p1, p2=p2)
+        x = self.to_patch_embedding(x)
+        b, n, d = x.shape
+        cls_tokens = [jnp.repeat(tokens.astype(x.dtype), b, axis=0) for tokens in self.cls_tokens]
+        x = jnp.concatenate((*cls_tokens, x), axis=1)
+        pos_embedding = self.positions(self.pos_embedding, (h // p1, w // p2), d)
+        x += pos_embedding[:, : self.num_prefix + n].astype(x.dtype)
+        x = self.drop(x, deterministic=not train)
+        x = self.transformer(x, train)
+        x = self.mlp_head.pooled(x)
+        return self.mlp_head(x)

@@ -1,0 +1,1 @@
+"""One pure step over any number of devices."""

@@ -1,0 +1,230 @@
+"""Progress reporting: metrics.jsonl, TensorBoard and the terminal."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class MetricsWriter:
+    """Appends to `metrics.jsonl`, one object a line, and to `tensorboard/`.
+
+    Lines after `first_step` are dropped: they are left over from a run that was interrupted before
+    it saved that far, and those steps are about to be repeated.
+
+    Args:
+      run_directory: an existing folder.
+      first_step: number of steps done before.
+    """
+
+    def __init__(self, run_directory: Path, first_step: int) -> None:
+        path = run_directory / 'metrics.jsonl'
+        self.lines = [line for line in read_metrics(path) if line['step'] <= first_step]
+        temporary = path.with_name(path.name + '.tmp')
+        temporary.write_text(''.join(json.dumps(line) + '\n' for line in self.lines))
+        temporary.replace(path)
+        self._file = path.open('a')
+        self._tensorboard = SummaryWriter(
+            str(run_directory / 'tensorboard'), purge_step=first_step + 1
+        )
+
+    def close(self) -> None:
+        self._file.close()
+        self._tensorboard.close()
+
+    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        """Writes one line, which is in the file when this returns."""
+        self.lines.append({'step': step, 'split': split, **metrics})
+        self._file.write(json.dumps(self.lines[-1]) + '\n')
+        self._file.flush()
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(f'{split}/{name}', value, step)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, up to the first that was cut off."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+class Reporter:
+    """Reports the metrics of a run: a progress bar on a terminal, plain lines elsewhere.
+
+    The metrics of a step are fetched one step late, so that the device is never idle: `train` takes
+    those of the step that was just dispatched and reports those of the step before.
+
+    Args:
+      run_directory: an existing folder.
+      first_step: number of steps done before.
+      num_steps: of the whole run.
+      batch_size: examples per step.
+      log_every_steps: period of the training lines; 0 for the last step only.
+      learning_rate: schedule: steps done → learning rate of the next step.
+    """
+
+    def __init__(
+        self,
+        run_directory: Path,
+        *,
+        first_step: int,
+        num_steps: int,
+        batch_size: int,
+        log_every_steps: int,
+        learning_rate: Callable[[int], Any],
+    ) -> None:
+        self._writer = MetricsWriter(run_directory, first_step)
+        self._num_steps = num_steps
+        self._batch_size = batch_size
+        self._log_every_steps = log_every_steps
+        self._learning_rate = learning_rate
+        self._pending: tuple[int, Any] | None = None  # the last step and its metrics on the device
+        self._window: list[dict[str, float]] = []  # metrics of the steps since the last line
+        self._clock: float | None = None  # set at the end of the first step, which compiles
+        self._timed_steps = 0  # since the clock was set
+        self._waited = 0.0  # seconds since the clock was set spent waiting for batches
+        self._paused = False  # whether the run has evaluated since the last step
+        self._bar = tqdm(
+            initial=first_step,
+            total=num_steps,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            bar_format='{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left',
+        )
+
+    def __enter__(self) -> 'Reporter':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._writer.close()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines of `metrics.jsonl`."""
+        return self._writer.lines
+
+    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches; the share of time spent waiting for them is reported as 'data_wait'."""
+        while True:
+            if self._paused:  # evaluations and saves do not count as time between steps
+                self._restart_clock()
+                self._paused = False
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self._waited += time.perf_counter() - begun
+            yield batch
+
+    def train(self, step: int, metrics: Any) -> None:
+        """Takes the metrics of a step that may still be running; reports those of the one before.
+
+        Raises:
+          FloatingPointError: if one of the metrics to report is not finite.
+        """
+        self.flush()
+        self._pending = step, metrics
+
+    def flush(self) -> None:
+        """Waits for the last step and reports its metrics.
+
+        Raises:
+          FloatingPointError: see `train`.
+        """
+        if self._pending is None:
+            return
+        step, pending = self._pending
+        self._pending = None
+        metrics = _fetch(step, pending)
+        if self._clock is None:
+            self._restart_clock()
+        else:
+            self._timed_steps += 1
+        self._window.append(metrics)
+        shown = show_speed(self._speed())
+        self._bar.set_postfix_str(f'loss {metrics["loss"]:.3f}{shown}', False)
+        self._bar.update()
+        if is_due(step, self._log_every_steps, self._num_steps):
+            speed = self._speed()
+            self._restart_clock()
+            means = {
+                name: sum(metrics[name] for metrics in self._window) / len(self._window)
+                for name in metrics
+            }
+            means['learning_rate'] = float(self._learning_rate(step - 1))
+            self._report(step, 'train', means | speed)
+            self._window = []
+
+    def test(self, step: int, metrics: Any) -> None:
+        """Reports an evaluation after `step` steps.
+
+        Raises:
+          FloatingPointError: see `train`.
+        """
+        self.flush()
+        self._report(step, 'test', _fetch(step, metrics))
+        self._paused = True
+
+    def was_tested(self, step: int) -> bool:
+        """Whether the last line is an evaluation after `step` steps."""
+        return any(line['step'] == step and line['split'] == 'test' for line in self.lines[-1:])
+
+    def _restart_clock(self) -> None:
+        self._clock = time.perf_counter()
+        self._timed_steps = 0
+        self._waited = 0.0
+
+    def _speed(self) -> dict[str, float]:
+        if self._clock is None or not self._timed_steps:
+            return {}
+        seconds = time.perf_counter() - self._clock
+        return {
+            'images_per_second': self._timed_steps * self._batch_size / seconds,
+            'data_wait': self._waited / seconds,
+        }
+
+    def _report(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        self._writer.write(step, split, metrics)
+        width = len(str(self._num_steps))
+        text = f'step {step:{width}}/{self._num_steps}  {split:5}  loss {metrics["loss"]:.4f}'
+        text += f', accuracy {metrics["accuracy"]:.2%}'
+        tqdm.write(text + show_speed(metrics))
+
+
+def show_speed(metrics: dict[str, float]) -> str:
+    """'images_per_second' for a person to read; empty if it is not known."""
+    speed = metrics.get('images_per_second')
+    return '' if speed is None else f', {speed:,.0f} images/s'
+
+
+def is_due(step: int, every_steps: int, num_steps: int) -> bool:
+    """Whether a periodic event is due after `step` steps; always after the last."""
+    return step == num_steps or (every_steps > 0 and step % every_steps == 0)
+
+
+def _fetch(step: int, metrics: Any) -> dict[str, float]:
+    """Brings a step's metrics to the host.
+
+    Raises:
+      FloatingPointError: if one is not finite.
+    """
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f'step {step}: {name} is {value}, and this step was not saved; '
+                f'try a lower optim.learning_rate, a longer warm-up or optim.clip_norm'
+            )
+    return values

@@ -1,0 +1,106 @@
+"""The config: its defaults, its command line, and the checks before anything is built.
+
+Options that are not plain numbers are checked where they are used.
+"""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from absl import flags
+from flax.traverse_util import flatten_dict
+from ml_collections import config_flags
+
+from vit_jax.augment.augment import check_augmentation
+from vit_jax.errors import InputError
+
+# The numbers that an option may be, as an interval.
+RANGES = {
+    'seed': '[0, 4294967296)',
+    'num_steps': '[1, inf)',
+    'num_epochs': '[0, inf)',
+    'batch_size': '[1, inf)',
+    'log_every_steps': '[0, inf)',
+    'eval_every_steps': '[0, inf)',
+    'checkpoint_every_steps': '[0, inf)',
+    'optim.learning_rate': '[0, inf)',
+    'optim.warmup_steps': '[0, inf)',
+    'optim.weight_decay': '[0, inf)',
+    'optim.b1': '[0, 1)',
+    'optim.b2': '[0, 1)',
+    'optim.clip_norm': '[0, inf)',
+    'optim.layer_decay': '[0, inf)',
+    'data.memory_gib': '[0, inf)',
+    'data.repeats': '[1, inf)',
+    'augment.random_resized_crop': '[0, 1)',
+    'augment.pad_and_crop': '[0, inf)',
+    'augment.num_ops': '[0, inf)',
+    'augment.magnitude': '[0, 10]',
+    'augment.erasing_prob': '[0, 1]',
+    'augment.mixup_alpha': '[0, 1e6)',
+    'augment.cutmix_alpha': '[0, 1e6)',
+    'augment.mix_prob': '[0, 1]',
+    'augment.mix_switch_prob': '[0, 1]',
+    'augment.label_smoothing': '[0, 1)',
+}
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """A config with every option at its default, see `configs/default.py`."""
+    # In a clone the folder configs lies beside the package, in a wheel inside it.
+    package = Path(__file__).parents[1]
+    paths = (folder / 'configs' / 'default.py' for folder in (package, package.parent))
+    return runpy.run_path(str(next(filter(Path.is_file, paths))))['get_config']()
+
+
+def parse_flags(values: flags.FlagValues, argv: list[str]) -> Path:
+    """Parses a command line with ml_collections' flag `--config=FILE`.
+
+    Args:
+      values: the flags to set, with one named 'config'.
+      argv: the program, then its arguments.
+
+    Returns:
+      The path of the config file.
+
+    Raises:
+      InputError: in one line, if anything in it is wrong.
+    """
+    try:
+        extra = values(argv)[1:]
+        config_file = Path(config_flags.get_config_filename(values['config']))
+        if not config_file.is_file():
+            raise FileNotFoundError(f'no such file: {config_file}')
+    except OSError as error:  # the last line of ml_collections' message names the file
+        reason = str(error).splitlines()[-1]
+        raise InputError(f'--config: expected a config file, but: {reason}') from None
+    except (AttributeError, KeyError) as error:  # the message has the nearest name
+        message = str(error.args[0]).replace('\\n', ' ').replace('\n', '; ')
+        message = message.translate({ord(c): None for c in "\\'"})
+        raise InputError(f'no such option: {message}') from None
+    except (flags.Error, TypeError) as error:
+        raise InputError(str(error)) from None
+    if extra:
+        raise InputError(f'expected only --flags, got {" ".join(extra)}')
+    return config_file
+
+
+def check_config(config: Any) -> None:
+    """Validates the numbers of a config, and its augmentation.
+
+    Raises:
+      InputError: if an option is out of its range, not a number or an unknown choice.
+    """
+    values = flatten_dict(config.to_dict(), sep='.')
+    for name, interval in RANGES.items():
+        if (value := values[name]) is not None and not _contains(interval, value):
+            raise InputError(f'{name}: expected a number in {interval}, got {value!r}')
+    check_augmentation(config.augment.policy, config.augment.color_jitter)
+
+
+def _contains(interval: str, value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    low, high = (float(end) for end in interval[1:-1].split(', '))
+    return low <= value < high or (interval.endswith(']') and value == high)

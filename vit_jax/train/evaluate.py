@@ -1,0 +1,42 @@
+"""Loss and accuracy over a whole split, every example counted exactly once."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from vit_jax.data.batches import eval_batches
+from vit_jax.data.memory import InMemory
+from vit_jax.data.order import EvalOrder
+from vit_jax.data.stream import Stream
+from vit_jax.errors import InputError
+from vit_jax.parallel.parallel import Jit, Pmap
+
+
+def evaluate(
+    eval_step: Callable[..., Any], state: Any, examples: InMemory | Stream, parallel: Jit | Pmap
+) -> dict[str, float]:
+    """Mean loss and accuracy.
+
+    Args:
+      eval_step: `Learner.eval_step`, wrapped by `parallel`.
+      state: on the devices.
+      examples: of the split.
+      parallel: how `eval_step` runs over the devices.
+
+    Raises:
+      InputError: if an example is unusable and is not to be skipped, or none is left.
+    """
+    order = EvalOrder(examples.num_examples, parallel.batch_size, parallel.rows)
+    sums: list[Any] = []
+    with eval_batches(examples, order, parallel.put_batch) as batches:
+        for batch in batches:
+            sums.append(eval_step(state, batch))
+            # Fetched one batch late, so that only a few batches are on the devices.
+            sums[-2:-1] = jax.device_get(sums[-2:-1])
+    total = jax.tree.map(lambda *values: math.fsum(map(float, values)), *jax.device_get(sums))
+    count = total.pop('count')
+    if not count:
+        raise InputError('expected pictures to evaluate on, but none is usable')
+    return {name: value / count for name, value in total.items()}

@@ -1,0 +1,158 @@
+"""The optimizer: schedule, weight decay, learning rates by layer, frozen parameters."""
+
+import fnmatch
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from vit_jax.errors import InputError
+
+
+def learning_rate_schedule(
+    learning_rate: float, warmup_steps: int, num_steps: int
+) -> optax.Schedule:
+    """Linear warm-up from 0, then a cosine to 0 at the end of the run.
+
+    Args:
+      learning_rate: the peak.
+      warmup_steps: length of the warm-up.
+      num_steps: length of the run.
+
+    Returns:
+      steps done → learning rate of the next step.
+
+    Raises:
+      InputError: if the warm-up is as long as the run.
+    """
+    if not 0 <= warmup_steps < num_steps:
+        raise InputError(
+            f'optim.warmup_steps: expected fewer than the {num_steps} steps of the run, '
+            f'got {warmup_steps}'
+        )
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=learning_rate,
+        warmup_steps=warmup_steps,
+        decay_steps=num_steps,
+    )
+
+
+def decay_mask(params: Any) -> Any:
+    """True for kernels: biases, norms, tokens and position embeddings do not decay."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
+
+
+def learning_rate_factors(params: Any, layer_decay: float, freeze: Sequence[str]) -> Any:
+    """Factors of the learning rate for each parameter, layer by layer.
+
+    The head learns at the full rate, each layer at `layer_decay` times the rate of the next, and
+    the embeddings at that of a layer before the first, as in BEiT
+    (https://arxiv.org/abs/2106.08254). Frozen parameters have 0.
+
+    Args:
+      params: of a ViT, or their shapes.
+      layer_decay: 1 for the same rate everywhere.
+      freeze: `fnmatch` patterns of the names of parameters to freeze, such as
+        'to_patch_embedding/*' or '*/norm/*'. The names in a layer contain its number:
+        'transformer/0/attn/fn/to_qkv/kernel'.
+
+    Returns:
+      A tree like `params`, of NumPy arrays that broadcast over them.
+
+    Raises:
+      InputError: if a pattern matches nothing.
+    """
+    if not all(isinstance(pattern, str) for pattern in freeze):
+        raise InputError(f'optim.freeze: expected a tuple of patterns, got {freeze!r}')
+    unmatched = set(freeze)
+
+    def factor(name: str, rate: float) -> float:
+        matching = {pattern for pattern in freeze if fnmatch.fnmatchcase(name, pattern)}
+        unmatched.difference_update(matching)
+        return 0.0 if matching else rate
+
+    depth = len(params['transformer']['attn']['norm']['scale'])
+    factors: dict[tuple[str, ...], np.ndarray] = {}
+    for path, leaf in flatten_dict(params).items():
+        if path[0] == 'transformer':
+            names = ['/'.join(('transformer', str(layer), *path[1:])) for layer in range(depth)]
+            rates = [factor(n, layer_decay ** (depth - i)) for i, n in enumerate(names)]
+            factors[path] = np.array(rates, np.float32).reshape(depth, *[1] * (len(leaf.shape) - 1))
+        else:
+            rate = 1.0 if path[0] == 'mlp_head' else layer_decay ** (depth + 1)
+            factors[path] = np.array(factor('/'.join(path), rate), np.float32)
+    if unmatched:
+        raise InputError(
+            f'optim.freeze: expected patterns of parameter names, such as '
+            f"'to_patch_embedding/*' or 'transformer/0/*', but nothing matches {min(unmatched)!r}"
+        )
+    return unflatten_dict(factors)
+
+
+def stop_frozen(params: Any, factors: Any) -> Any:
+    """The parameters, without a gradient where their factor is 0.
+
+    The backward pass that only frozen parameters need is then skipped.
+    """
+
+    def stop(param: jax.Array, factor: np.ndarray) -> jax.Array:
+        if factor.all():
+            return param
+        stopped = jax.lax.stop_gradient(param)
+        return jnp.where(factor > 0, param, stopped) if factor.any() else stopped
+
+    return jax.tree.map(stop, params, factors)
+
+
+def create_optimizer(
+    name: str,
+    schedule: optax.Schedule,
+    *,
+    weight_decay: float,
+    b1: float,
+    b2: float,
+    clip_norm: float,
+    factors: Any = None,
+) -> optax.GradientTransformation:
+    """Clips the gradients' global norm, then AdamW or SGD with momentum.
+
+    Frozen parameters stay as they are and take no space in the optimizer's state.
+
+    Weight decay is decoupled (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101) and scaled
+    by the learning rate: each step subtracts learning_rate * weight_decay * kernel.
+
+    Args:
+      name: 'adamw' or 'sgd'.
+      schedule: steps done → learning rate.
+      weight_decay: of kernels only, see `decay_mask`.
+      b1: decay of the first moment, and SGD's momentum.
+      b2: decay of the second moment.
+      clip_norm: largest global norm of the gradients; 0 for no limit.
+      factors: of the learning rate, from `learning_rate_factors`; None for 1 everywhere.
+
+    Raises:
+      InputError: if the name is unknown.
+    """
+    scale_by = {
+        'adamw': lambda: optax.scale_by_adam(b1=b1, b2=b2),
+        'sgd': lambda: optax.trace(decay=b1),
+    }
+    if name not in scale_by:
+        raise InputError(f'optim.name: expected one of {", ".join(scale_by)}, got {name!r}')
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+        scale_by[name](),
+        optax.add_decayed_weights(weight_decay, decay_mask),
+        optax.scale_by_learning_rate(schedule),
+    )
+    if factors is None or all((factor == 1).all() for factor in jax.tree.leaves(factors)):
+        return optimizer
+    scale = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors))
+    trained = jax.tree.map(lambda factor: bool(factor.any()), factors)
+    transforms = {True: optimizer, False: optax.set_to_zero()}
+    return optax.chain(optax.partition(transforms, trained), scale)

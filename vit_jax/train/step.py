@@ -1,0 +1,140 @@
+"""One training step and one evaluation step, as pure functions of arrays.
+
+Nothing here knows of devices: `vit_jax.parallel` runs these functions over any number of them.
+Under jit a batch is the global batch; under pmap it is one device's share of it, and `axis_name`
+names the axis to reduce over.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(struct.PyTreeNode):
+    """All that a training step updates. It holds no random key: keys are derived from the step."""
+
+    step: Any  # int32 scalar, number of steps done
+    params: Any
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """What learns, and how: all of a step that stays the same from step to step.
+
+    Args:
+      model: a `vit_jax.ViT`.
+      normalize: uint8 images → the model's input.
+      augment: (images, labels, keys [b]) → (images, targets [b, num_classes]); None to train on the
+        images and labels as they are.
+      optimizer: of the parameters; by default they do not change.
+      freeze: parameters → parameters without a gradient where they are not to be trained.
+    """
+
+    model: nn.Module
+    normalize: Callable[[jax.Array], jax.Array]
+    augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+    optimizer: optax.GradientTransformation = dataclasses.field(default_factory=optax.identity)
+    freeze: Callable[[Any], Any] = lambda params: params
+
+    def init(self, key: jax.Array, images: jax.Array, params: Any = None) -> TrainState:
+        """The state before the first step.
+
+        Args:
+          key: initialises the parameters.
+          images: of the input's shape.
+          params: to start from instead.
+        """
+        params = self.model.init(key, images)['params'] if params is None else params
+        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
+
+    def train_step(
+        self, state: TrainState, batch: Batch, key: jax.Array, *, axis_name: str | None = None
+    ) -> tuple[TrainState, Metrics]:
+        """Forward, backward, update.
+
+        Args:
+          state: before the step.
+          batch: 'image' uint8 [b, h, w, c], 'label' int32 [b], 'position' int32 [b], each example's
+            place in the global batch.
+          key: of the run; the keys of the step and of its examples are folded out of it.
+          axis_name: of the mapped axis over devices, under pmap.
+
+        Returns:
+          The state after the step, and float32 scalars: 'loss', 'accuracy' (on the augmented
+          images, against the labels), 'grad_norm' (before clipping).
+        """
+        keys, dropout_key = step_keys(key, state.step, batch['position'])
+        # position[0] is 0 under jit and the device's first row under pmap, so that each device
+        # draws its own dropout masks.
+        dropout_key = jax.random.fold_in(dropout_key, batch['position'][0])
+        images, targets = self._augmented(batch, keys)
+
+        def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
+            variables, rngs = {'params': self.freeze(params)}, {'dropout': dropout_key}
+            logits: Any = self.model.apply(variables, self.normalize(images), train=True, rngs=rngs)
+            return optax.softmax_cross_entropy(logits, targets).mean(), logits
+
+        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        metrics = {'loss': loss, 'accuracy': _is_correct(logits, batch['label']).mean()}
+        if axis_name is not None:
+            grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+        metrics['grad_norm'] = optax.tree.norm(grads)
+
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    def eval_step(
+        self, state: TrainState, batch: Batch, *, axis_name: str | None = None
+    ) -> Metrics:
+        """Sums over the examples of a batch that count.
+
+        Args:
+          state: whose parameters are evaluated.
+          batch: 'image' uint8 [b, h, w, c], 'label' int32 [b], 'mask' float32 [b], 1 for examples
+            that count.
+          axis_name: see `train_step`.
+
+        Returns:
+          float32 scalars: the sums of 'loss' and 'accuracy' (number correct), and 'count'.
+        """
+        logits: Any = self.model.apply({'params': state.params}, self.normalize(batch['image']))
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
+        correct, mask = _is_correct(logits, batch['label']), batch['mask']
+        sums = {
+            'loss': (loss * mask).sum(),
+            'accuracy': (correct * mask).sum(),
+            'count': mask.sum(),
+        }
+        return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+    def _augmented(self, batch: Batch, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if self.augment is None:
+            return batch['image'], jax.nn.one_hot(batch['label'], self.model.num_classes)
+        return self.augment(batch['image'], batch['label'], keys)
+
+
+def step_keys(key: jax.Array, step: Any, position: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The random keys of a step: [b], one per example for augmentation; and one for dropout.
+
+    Args:
+      key: of the run.
+      step: number of steps done before.
+      position: each example's place in the global batch, int32 [b].
+    """
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(augment_key, position), dropout_key
+
+
+def _is_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return (logits.argmax(axis=-1) == labels).astype(jnp.float32)

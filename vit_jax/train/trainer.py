@@ -1,0 +1,117 @@
+"""The training loop: resume → step → log → evaluate → save."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax.data.batches import train_batches
+from vit_jax.data.sources import open_source
+from vit_jax.errors import InputError
+from vit_jax.parallel.parallel import create_parallel
+from vit_jax.run.checkpoint import Checkpoints
+from vit_jax.run.directory import add_skipped, has_checkpoint, open_run_directory, start_run
+from vit_jax.run.metrics import Reporter, is_due
+from vit_jax.train.build import (
+    count_steps,
+    create_learner,
+    describe,
+    find_start,
+    open_examples,
+    train_order,
+)
+from vit_jax.train.config import check_config
+from vit_jax.train.evaluate import evaluate
+
+
+def train(config: Any, workdir: str) -> dict[str, Any]:
+    """Trains what a config describes, or resumes the run in `workdir`.
+
+    Args:
+      config: a ConfigDict with the keys of `configs/default.py`.
+      workdir: the run directory; created if it is missing.
+
+    Returns:
+      The last line of `metrics.jsonl`: 'step', 'split' ('test'), 'loss', 'accuracy'.
+
+    Raises:
+      InputError: if an option is wrong, or an example is unusable.
+      FloatingPointError: if the loss or gradient of a step is not finite; names the step.
+    """
+    check_config(config)
+    parallel = create_parallel(config.parallel.mode, config.batch_size)
+    source = open_source(config.data.source, config.data.dir)
+    resumed = Path(workdir) if has_checkpoint(Path(workdir)) else None
+    start = find_start(config, source.class_names, source.channels, resumed)
+    description = describe(start, source.class_names)
+
+    with open_run_directory(workdir, config.to_dict(), description) as run_directory:
+        examples, test_examples = (
+            open_examples(config, source, split, start.preprocessing)
+            for split in (config.data.train_split, config.data.test_split)
+        )
+        order = train_order(config, examples.num_examples, parallel.rows)
+        num_steps = count_steps(config, examples.num_examples)
+        learner, schedule = create_learner(config, start, examples, num_steps, parallel.axis_name)
+        train_step = parallel.train_step(learner.train_step)
+        eval_step = parallel.eval_step(learner.eval_step)
+        print(
+            f'{source.name}: {examples} to train on, {test_examples} to test, '
+            f'{len(source.class_names)} classes'
+        )
+        # All user input has been checked by now: Checkpoints starts threads, so nothing should
+        # fail after this.
+        with Checkpoints(run_directory) as checkpoints:
+            init_key, train_key = jax.random.split(jax.random.key(config.seed))
+            inputs = init_key, jnp.zeros((1, *start.preprocessing.shape)), start.params
+            done = saved = checkpoints.newest or 0
+            if done:
+                share = 'all' if done >= num_steps else f'{done} of'
+                print(f'{run_directory}: {share} {num_steps} steps are done')
+                state = checkpoints.restore(done, jax.eval_shape(learner.init, *inputs))
+            else:
+                print(''.join(f'{note}\n' for note in start.notes), end='')
+                state = jax.jit(learner.init)(*inputs)
+            if done < num_steps:
+                counts = {'train': examples.num_examples, 'test': test_examples.num_examples}
+                start_run(run_directory, config.to_dict(), description, counts)
+            state = parallel.spread(state)
+            skipped = {'train': examples.skipped, 'test': test_examples.skipped}
+            with (
+                Reporter(
+                    run_directory,
+                    first_step=done,
+                    num_steps=num_steps,
+                    batch_size=config.batch_size,
+                    log_every_steps=config.log_every_steps,
+                    learning_rate=schedule,
+                ) as report,
+                train_batches(
+                    examples, order, range(done, num_steps), parallel.put_batch
+                ) as batches,
+            ):
+                try:
+                    for batch in report.timed(batches):
+                        state, metrics = train_step(state, batch, train_key)
+                        done += 1
+                        report.train(done, metrics)
+                        saves = is_due(done, config.checkpoint_every_steps, num_steps)
+                        if saves or is_due(done, config.eval_every_steps, num_steps):
+                            metrics = evaluate(eval_step, state, test_examples, parallel)
+                            report.test(done, metrics)
+                        if saves:
+                            add_skipped(run_directory, skipped)
+                            checkpoints.save(done, parallel.collect(state), metrics)
+                            saved = done
+                except InputError:  # an example is unusable: keep what was learned before it
+                    report.flush()
+                    if done > saved:
+                        add_skipped(run_directory, skipped)
+                        checkpoints.save(done, parallel.collect(state), metrics=None)
+                    raise
+                if not report.was_tested(done):
+                    report.test(done, evaluate(eval_step, state, test_examples, parallel))
+            if count := add_skipped(run_directory, skipped):
+                print(f'{run_directory}: {count} examples were skipped, see skipped.json')
+            return report.lines[-1]

@@ -1,0 +1,1 @@
+"""What is done with a model: predict, evaluate, preview."""

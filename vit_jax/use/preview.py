@@ -1,0 +1,95 @@
+"""A contact sheet of what the network sees in training: look at your data before you train."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from vit_jax.data.batches import train_batches
+from vit_jax.data.sources import open_source
+from vit_jax.errors import InputError
+from vit_jax.train.build import create_augment, find_start, open_examples, train_order
+from vit_jax.train.step import step_keys
+
+CELL = 112  # pixels that a picture is enlarged to, at least
+MARGIN, LINE = 8, 15
+
+
+def preview(config: Any, step: int = 1, rows: int = 4, columns: int = 8) -> Image.Image:
+    """The first images of a training batch as they go into the model, but for mean and std.
+
+    Below each its classes, with their weights where several were mixed (without the share that
+    label smoothing gives to all).
+
+    Args:
+      config: a ConfigDict with the keys of `configs/default.py`.
+      step: whose batch, from 1.
+      rows, columns: of the sheet; it ends with the batch.
+
+    Raises:
+      InputError: where the config cannot work, or the sheet is empty.
+    """
+    if min(step, rows, columns) < 1 or step > 2**31:
+        raise InputError(f'expected a step, rows and columns from 1, got {step}, {rows}, {columns}')
+    source = open_source(config.data.source, config.data.dir)
+    start = find_start(config, source.class_names, source.channels, None)
+    examples = open_examples(config, source, config.data.train_split, start.preprocessing)
+    order = train_order(config, examples.num_examples, range(config.batch_size))
+    with train_batches(examples, order, range(step - 1, step), lambda batch: batch) as batches:
+        batch = next(batches)
+    augment = create_augment(config, examples, len(source.class_names), None)
+    _, train_key = jax.random.split(jax.random.key(config.seed))
+
+    @jax.jit
+    def run(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        keys, _ = step_keys(train_key, step - 1, batch['position'])
+        return augment(batch['image'], batch['label'], keys, label_smoothing=0.0)
+
+    images, targets = jax.device_get(run(batch))
+    title = (
+        f'{source.name}, {config.data.train_split}: step {step}, '
+        f'{min(rows * columns, config.batch_size)} of {config.batch_size} images'
+    )
+    return contact_sheet(images[: rows * columns], targets, source.class_names, columns, title)
+
+
+def contact_sheet(
+    images: UInt8[np.ndarray, 'n h w c'],
+    targets: Float[np.ndarray, 'b num_classes'],
+    class_names: list[str],
+    columns: int,
+    title: str,
+) -> Image.Image:
+    """Images in rows, and what they are said to be below them."""
+    _, height, width, _ = images.shape
+    scale = -(-CELL // min(height, width)) if min(height, width) < CELL else 1
+    cell = scale * width + MARGIN, scale * height + 2 * LINE + MARGIN
+    rows = -(-len(images) // columns)
+    columns = min(columns, len(images))
+    size = columns * cell[0] + MARGIN, rows * cell[1] + MARGIN + 2 * LINE
+    sheet = Image.new('RGB', size, 'white')
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(12)
+    draw.text((MARGIN, MARGIN), title, 'black', font)
+    for i, (image, target) in enumerate(zip(images, targets, strict=False)):
+        left, top = i % columns * cell[0] + MARGIN, i // columns * cell[1] + MARGIN + 2 * LINE
+        pixels = np.repeat(np.repeat(image, scale, 0), scale, 1)
+        picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+        sheet.paste(picture, (left, top))
+        for line, text in enumerate(describe_target(target, class_names)):
+            while draw.textlength(text, font) > cell[0] - MARGIN:
+                text = text.removesuffix('…')[:-1] + '…'
+            draw.text((left, top + scale * height + line * LINE), text, 'black', font)
+    return sheet
+
+
+def describe_target(target: Float[np.ndarray, 'num_classes'], class_names: list[str]) -> list[str]:
+    """The classes of a target, the weightiest first; their weights where there are two."""
+    likeliest = [
+        int(label) for label in np.argsort(-target, kind='stable')[:2] if target[label] >= 0.005
+    ]
+    if len(likeliest) == 1:
+        return [class_names[likeliest[0]]]
+    return [f'{target[label]:.0%} {class_names[label]}' for label in likeliest]
