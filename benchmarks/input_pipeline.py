@@ -127,20 +127,26 @@ def throughput(batches: Iterator[Any], seconds: float) -> float:
 
 def open_stream(photographs: Path) -> tuple[Any, Any]:
     """The photographs as training reads them, and their order."""
-    from vit_jax import data
+    from vit_jax.data.batches import train_batches
+    from vit_jax.data.memory import InMemory
+    from vit_jax.data.order import TrainOrder
+    from vit_jax.data.sources import open_source, open_split
     from vit_jax.data.preprocess import Preprocessing
 
     preprocessing = Preprocessing((SIZE, SIZE), 3, (0.5,), (0.5,))
-    source = data.open_source(f'folder:{photographs}')
-    stream = data.open_split(source, 'train+test', preprocessing, memory_gib=0, min_area=AREA[0])
-    return stream, data.TrainOrder(stream.num_examples, BATCH_SIZE, range(BATCH_SIZE), seed=0)
+    source = open_source(f'folder:{photographs}')
+    stream = open_split(source, 'train+test', preprocessing, memory_gib=0, min_area=AREA[0])
+    return stream, TrainOrder(stream.num_examples, BATCH_SIZE, range(BATCH_SIZE), seed=0)
 
 
 def race_vit_jax(photographs: Path, seconds: float) -> float:
-    from vit_jax import data
+    from vit_jax.data.batches import train_batches
+    from vit_jax.data.memory import InMemory
+    from vit_jax.data.order import TrainOrder
+    from vit_jax.data.sources import open_source, open_split
 
     stream, order = open_stream(photographs)
-    with data.train_batches(stream, order, range(10**6), lambda batch: batch) as batches:
+    with train_batches(stream, order, range(10**6), lambda batch: batch) as batches:
         return throughput(batches, seconds)
 
 
@@ -176,16 +182,19 @@ def race_tf_data(photographs: Path, seconds: float) -> float:
 def measure_gather(_: Path, seconds: float) -> dict[str, float]:
     import numpy as np
 
-    from vit_jax import data
+    from vit_jax.data.batches import train_batches
+    from vit_jax.data.memory import InMemory
+    from vit_jax.data.order import TrainOrder
+    from vit_jax.data.sources import open_source, open_split
 
     images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
-    examples = data.InMemory(images, np.zeros(50_000, np.int32))
+    examples = InMemory(images, np.zeros(50_000, np.int32))
     speeds = {}
     for batch_size in (128, 1024):
-        order = data.TrainOrder(50_000, batch_size, range(batch_size), seed=0)
+        order = TrainOrder(50_000, batch_size, range(batch_size), seed=0)
         gathered = (examples.gather(order.examples(step)) for step in range(10**9))
         speeds[f'batches of {batch_size}'] = throughput(gathered, seconds)
-        with data.train_batches(examples, order, range(10**6), lambda batch: batch) as batches:
+        with train_batches(examples, order, range(10**6), lambda batch: batch) as batches:
             what = f'batches of {batch_size}, read ahead by a thread'
             speeds[what] = throughput(batches, seconds)
     return speeds
@@ -235,12 +244,15 @@ def measure_memory(photographs: Path, _: float) -> list[float]:
 
     Their number is small; each time counts as an epoch.
     """
-    from vit_jax import data
+    from vit_jax.data.batches import train_batches
+    from vit_jax.data.memory import InMemory
+    from vit_jax.data.order import TrainOrder
+    from vit_jax.data.sources import open_source, open_split
 
     stream, order = open_stream(photographs)
     resident = []
     steps = -(-stream.num_examples // BATCH_SIZE)
-    with data.train_batches(stream, order, range(12 * steps), lambda batch: batch) as batches:
+    with train_batches(stream, order, range(12 * steps), lambda batch: batch) as batches:
         for i, _batch in enumerate(batches):
             if (i + 1) % steps == 0:
                 pages = int(Path('/proc/self/statm').read_text().split()[1])

@@ -12,7 +12,9 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from vit_jax import data
+from vit_jax.data.batches import train_batches
+from vit_jax.data.order import TrainOrder
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.parallel.parallel import create_parallel
 
@@ -24,7 +26,9 @@ import numpy as np
 process, num_processes, port, source, first = sys.argv[1:]
 if int(num_processes) > 1:
     jax.distributed.initialize(f'127.0.0.1:{port}', int(num_processes), int(process))
-from vit_jax import data
+from vit_jax.data.batches import train_batches
+from vit_jax.data.order import TrainOrder
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.parallel.parallel import create_parallel
 from vit_jax.data.preprocess import Preprocessing
 
@@ -33,12 +37,12 @@ rows, means = {}, []
 for mode in 'jit', 'pmap':
     for memory_gib in 0.0, 1.0:
         parallel = create_parallel(mode, 16)
-        examples = data.open_split(
-            data.open_source(source), 'train', preprocessing, memory_gib=memory_gib, min_area=0.3
+        examples = open_split(
+            open_source(source), 'train', preprocessing, memory_gib=memory_gib, min_area=0.3
         )
-        order = data.TrainOrder(examples.num_examples, 16, parallel.rows, seed=5, repeats=2)
+        order = TrainOrder(examples.num_examples, 16, parallel.rows, seed=5, repeats=2)
         steps = range(int(first), 6)
-        with data.train_batches(examples, order, steps, parallel.put_batch) as batches:
+        with train_batches(examples, order, steps, parallel.put_batch) as batches:
             for step, batch in zip(steps, batches):
                 for name, array in batch.items():
                     assert len(array) == (16 if mode == 'jit' else jax.device_count())
@@ -110,14 +114,14 @@ def test_global_batches_are_the_same_on_1_2_and_4_processes(source):
 @pytest.mark.parametrize('memory_gib', [0.0, 1.0], ids=['stream', 'memory'])
 def test_global_batches_are_the_same_on_1_and_8_devices(source, memory_gib):
     preprocessing = Preprocessing((8, 8), 3, (0.5,), (0.5,))
-    examples = data.open_split(
-        data.open_source(source), 'train', preprocessing, memory_gib=memory_gib, min_area=0.3
+    examples = open_split(
+        open_source(source), 'train', preprocessing, memory_gib=memory_gib, min_area=0.3
     )
     runs = []
     for mode, devices in (('jit', 1), ('jit', 8), ('pmap', 1), ('pmap', 8)):
         parallel = create_parallel(mode, 16, jax.devices()[:devices])
-        order = data.TrainOrder(examples.num_examples, 16, parallel.rows, seed=5)
-        with data.train_batches(examples, order, range(4), parallel.put_batch) as batches:
+        order = TrainOrder(examples.num_examples, 16, parallel.rows, seed=5)
+        with train_batches(examples, order, range(4), parallel.put_batch) as batches:
             runs.append(
                 [
                     {n: np.asarray(x).reshape(16, -1).tobytes() for n, x in b.items()}

@@ -12,7 +12,10 @@ from pictures import NUM_EXAMPLES, small_config
 from PIL import Image
 
 import vit_jax
-from vit_jax import data
+from vit_jax.data.batches import eval_batches, train_batches
+from vit_jax.data.order import EvalOrder, TrainOrder
+from vit_jax.data.sources import open_source, open_split
+from vit_jax.data.stream import Stream
 from vit_jax.data.crop import ATTEMPTS, choose_crop
 from vit_jax.data.order import random_uniform
 from vit_jax.data.preprocess import Preprocessing
@@ -24,20 +27,20 @@ PREPROCESSING = Preprocessing((24, 24), 3, (0.5,), (0.5,), crop_fraction=0.875)
 
 
 def open_stream(photographs, split='train', min_area=0.2, **options):
-    source = data.open_source(f'folder:{photographs}')
+    source = open_source(f'folder:{photographs}')
     options = dict(memory_gib=0.0, min_area=min_area) | options
-    stream = data.open_split(source, split, PREPROCESSING, **options)
-    assert isinstance(stream, data.Stream)
+    stream = open_split(source, split, PREPROCESSING, **options)
+    assert isinstance(stream, Stream)
     return stream
 
 
 def read_batches(stream, order, steps):
-    with data.train_batches(stream, order, steps, lambda batch: batch) as batches:
+    with train_batches(stream, order, steps, lambda batch: batch) as batches:
         return list(batches)
 
 
 def order(batch_size=8, rows=None, repeats=1, num_examples=NUM_EXAMPLES):
-    return data.TrainOrder(num_examples, batch_size, rows or range(batch_size), 3, repeats)
+    return TrainOrder(num_examples, batch_size, rows or range(batch_size), 3, repeats)
 
 
 def assert_same(batch, other):
@@ -53,7 +56,7 @@ def test_a_batch_is_the_crops_of_its_examples_resized(photographs):
 
     places = order(batch_size=7)
     stream = open_stream(photographs)
-    split = data.open_source(f'folder:{photographs}').open('train')
+    split = open_source(f'folder:{photographs}').open('train')
     for step, batch in zip(range(2, 4), read_batches(stream, places, range(2, 4)), strict=True):
         for row, index in enumerate(places.examples(step)):
             record = split[int(index)]
@@ -123,15 +126,15 @@ def test_repeats_are_cropped_each_on_its_own(photographs):
 
 def test_without_a_crop_pictures_are_those_of_memory(photographs):
     """And those of evaluation are, with one."""
-    source = data.open_source(f'folder:{photographs}')
-    memory = data.open_split(source, 'train', PREPROCESSING)
+    source = open_source(f'folder:{photographs}')
+    memory = open_split(source, 'train', PREPROCESSING)
     (streamed,) = read_batches(open_stream(photographs, min_area=0.0), order(), range(1))
     (gathered,) = read_batches(memory, order(), range(1))
     assert_same(streamed, gathered)
-    places = data.EvalOrder(NUM_EXAMPLES, 8, range(8))
+    places = EvalOrder(NUM_EXAMPLES, 8, range(8))
     with (
-        data.eval_batches(open_stream(photographs), places, lambda batch: batch) as streamed,
-        data.eval_batches(memory, places, lambda batch: batch) as gathered,
+        eval_batches(open_stream(photographs), places, lambda batch: batch) as streamed,
+        eval_batches(memory, places, lambda batch: batch) as gathered,
     ):
         for batch, other in zip(streamed, gathered, strict=True):
             counts = batch['mask'] == 1
@@ -152,7 +155,7 @@ def test_any_batch_size_is_put_together_from_runs(photographs, batch_size):
 
 @functools.cache
 def train_split(photographs):
-    return data.open_source(f'folder:{photographs}').open('train')
+    return open_source(f'folder:{photographs}').open('train')
 
 
 def record_label(photographs, index):
@@ -161,7 +164,7 @@ def record_label(photographs, index):
 
 def test_threads_end_with_the_iteration(photographs):
     before = threading.active_count()
-    with data.train_batches(
+    with train_batches(
         open_stream(photographs), order(), range(10**6), lambda x: x
     ) as batches:
         next(batches)
@@ -178,7 +181,7 @@ def test_what_is_read_ahead_is_bounded(photographs, monkeypatch):
     reads = []
     read = stream._reader.read
     monkeypatch.setattr(stream._reader, 'read', lambda *x: (reads.append(1), read(*x))[1])
-    with data.train_batches(stream, order(batch_size=16), range(10**6), lambda x: x) as batches:
+    with train_batches(stream, order(batch_size=16), range(10**6), lambda x: x) as batches:
         next(batches)
         last = -1
         while last < len(reads):  # until it stands still

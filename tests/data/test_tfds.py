@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from vit_jax import data
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.sources import open_split
 from vit_jax.errors import InputError
@@ -18,7 +18,7 @@ def test_digits_are_scikit_learns_in_a_fixed_stratified_split(data_dir):
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    source = data.open_source('tfds:digits', data_dir)
+    source = open_source('tfds:digits', data_dir)
     assert source.class_names == [str(digit) for digit in range(10)]
     assert source.channels == 1
     images, target = load_digits(return_X_y=True)
@@ -39,7 +39,7 @@ def test_digits_are_scikit_learns_in_a_fixed_stratified_split(data_dir):
 
 def test_digits_split_never_changes(data_dir):
     """Whatever scikit-learn does, accuracies stay comparable."""
-    examples = open_split(data.open_source('tfds:digits', data_dir), 'test', DIGITS)
+    examples = open_split(open_source('tfds:digits', data_dir), 'test', DIGITS)
     pairs = zip(examples.images, examples.labels, strict=True)
     rows = sorted(image.tobytes() + bytes([label]) for image, label in pairs)
     assert hashlib.sha256(b''.join(rows)).hexdigest()[:16] == 'f44bd09f8445df4a'
@@ -72,7 +72,7 @@ def test_any_tfds_data_set_goes_through_the_same_path(tmp_path):
             for i, picture in enumerate(pictures):
                 yield i, {'photo': picture, 'kind': i % 2}
 
-    source = data.open_source('tfds:colours', str(tmp_path))
+    source = open_source('tfds:colours', str(tmp_path))
     assert (source.class_names, source.channels) == (['even', 'odd'], 3)
     preprocessing = Preprocessing((6, 8), 3, (0.5,), (0.5,))
     examples = open_split(source, 'everything', preprocessing)
@@ -87,10 +87,10 @@ def test_any_tfds_data_set_goes_through_the_same_path(tmp_path):
 def test_reading_imports_no_tensorflow(data_dir):
     program = f"""
 import sys
-from vit_jax import data
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.data.preprocess import Preprocessing
-source = data.open_source('tfds:digits', {data_dir!r})
-examples = data.open_split(source, 'train', Preprocessing((8, 8), 1, (0.5,), (0.5,)))
+source = open_source('tfds:digits', {data_dir!r})
+examples = open_split(source, 'train', Preprocessing((8, 8), 1, (0.5,), (0.5,)))
 assert examples.num_examples == 1437
 assert 'tensorflow' not in sys.modules
 """
@@ -110,10 +110,10 @@ assert 'tensorflow' not in sys.modules
 )
 def test_unknown_sources_are_told(source, message, data_dir):
     with pytest.raises(InputError, match=message):
-        data.open_source(source, data_dir)
+        open_source(source, data_dir)
 
 
 @pytest.mark.parametrize('split', ['validation', 'train[:x]', 'train[:0]'])
 def test_unknown_splits_are_told(split, data_dir):
     with pytest.raises(InputError, match='expected a split out of .*train'):
-        data.open_source('tfds:digits', data_dir).open(split)
+        open_source('tfds:digits', data_dir).open(split)

@@ -36,7 +36,7 @@ def lower(**options):
 def test_flops_are_those_of_the_compilers_count(change):
     """A loop's body is counted once by XLA, so the layers are unrolled."""
     model = vit_jax.ViT(**SIZES | change, unroll=4, remat='none')
-    height, width = vit_jax.arguments.pair(model.image_size)
+    height, width = vit_jax.model.shapes.pair(model.image_size)
     images = jax.ShapeDtypeStruct((BATCH_SIZE, height, width, 3), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     counted = jax.jit(model.apply).lower(variables, images).cost_analysis()['flops']

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from pictures import small_config
 
 import vit_jax
-from vit_jax import data
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.train.trainer import train
 
@@ -35,7 +35,7 @@ def test_predict_sees_pictures_as_evaluation_did(photographs, tmp_path):
     result = train(config, str(tmp_path / 'run'))
     predictor = vit_jax.Predictor(tmp_path / 'run')
     assert predictor._preprocessing.crop_fraction == 0.6
-    split = data.open_source(f'folder:{photographs}').open('test')
+    split = open_source(f'folder:{photographs}').open('test')
     records = [split[i] for i in range(len(split))]
     probabilities = predictor([record.name for record in records])
     labels = [record.label for record in records]
@@ -48,11 +48,11 @@ def test_cifar10_as_a_folder_of_pictures_trains(tmp_path):
         pytest.skip(f'needs {CIFAR.name} beside the project')
     with tarfile.open(CIFAR) as archive:
         archive.extractall(tmp_path / 'cifar10', filter='data')
-    source = data.open_source(f'folder:{tmp_path / "cifar10"}')
+    source = open_source(f'folder:{tmp_path / "cifar10"}')
     assert source.class_names[:3] == ['airplane', 'automobile', 'bird']
     assert len(source.class_names) == 10
     preprocessing = Preprocessing((32, 32), 3, (0.5,), (0.5,))
-    examples = data.open_split(source, 'train', preprocessing)
+    examples = open_split(source, 'train', preprocessing)
     assert examples.images.shape == (50_000, 32, 32, 3)
     assert (np.bincount(examples.labels) == 5000).all()
     settings = {'batch_size': 64, 'num_steps': 150, 'data.memory_gib': 1.0, 'model.dim': 32}

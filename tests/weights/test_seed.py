@@ -50,7 +50,7 @@ def test_seed_to_ours_to_seed_is_bit_identical(vit_pytorch, tmp_path, suffix, he
     assert all(torch.equal(again[name], state[name]) for name in state)
     vit_pytorch.ViT(**arguments).load_state_dict(again)
     for name, value in arguments.items():
-        assert vit_jax.arguments.pair(getattr(model, name)) == vit_jax.model.pair(value), name
+        assert vit_jax.model.shapes.pair(getattr(model, name)) == vit_jax.model.shapes.pair(value), name
 
 
 def test_our_safetensors_tell_the_whole_model(tmp_path):

@@ -42,11 +42,11 @@ def predictor(run_directory):
 
 @pytest.fixture(scope='module')
 def test_examples(data_dir):
-    from vit_jax import data
+    from vit_jax.data.sources import open_source, open_split
     from vit_jax.data.preprocess import Preprocessing
 
-    source = data.open_source('tfds:digits', data_dir)
-    return data.open_split(source, 'test', Preprocessing((8, 8), 1, (0.5,), (0.5,)))
+    source = open_source('tfds:digits', data_dir)
+    return open_split(source, 'test', Preprocessing((8, 8), 1, (0.5,), (0.5,)))
 
 
 def test_predictor_has_the_accuracy_that_the_run_wrote_down(

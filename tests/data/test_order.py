@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_jax import data
+from vit_jax.data.batches import eval_batches, train_batches
+from vit_jax.data.memory import InMemory
 from vit_jax.data.order import EvalOrder, TrainOrder, epoch_order, random_uniform
 from vit_jax.errors import InputError
 
@@ -101,14 +102,14 @@ def numbered(num_examples):
     """InMemory whose pixel is their number."""
     numbers = np.arange(num_examples)
     images = numbers.astype(np.uint8).reshape(-1, 1, 1, 1)
-    return data.InMemory(images, numbers.astype(np.int32))
+    return InMemory(images, numbers.astype(np.int32))
 
 
 def test_batches_read_ahead_are_those_of_their_steps():
     examples, ten = numbered(10), order(10, 4, seed=3)
-    with data.train_batches(examples, ten, range(5, 9), lambda batch: batch) as batches:
+    with train_batches(examples, ten, range(5, 9), lambda batch: batch) as batches:
         later = list(batches)
-    with data.train_batches(examples, ten, range(9), lambda batch: batch) as batches:
+    with train_batches(examples, ten, range(9), lambda batch: batch) as batches:
         all_ = list(batches)
     for step, batch, same in zip(range(5, 9), later, all_[5:], strict=True):
         assert all((batch[name] == same[name]).all() for name in batch)
@@ -128,7 +129,7 @@ def test_evaluation_batches_hold_each_example_once(num_examples, share, num_proc
     for process in range(num_processes):
         rows = range(process * share, (process + 1) * share)
         places = EvalOrder(num_examples, batch_size, rows)
-        with data.eval_batches(numbered(num_examples), places, lambda batch: batch) as batches:
+        with eval_batches(numbered(num_examples), places, lambda batch: batch) as batches:
             for batch in batches:
                 assert len(batch['image']) == len(batch['label']) == share
                 seen += batch['label'][batch['mask'] == 1].tolist()

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 import vit_jax
-from vit_jax import data
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel
 from vit_jax.run.checkpoint import Checkpoints
@@ -272,7 +272,7 @@ def test_evaluation_counts_each_example_once(data_dir, mode, num_devices, batch_
     from vit_jax.data.preprocess import Preprocessing
 
     preprocessing = Preprocessing((8, 8), 1, (0.5,), (0.5,))
-    examples = data.open_split(data.open_source('tfds:digits', data_dir), 'test', preprocessing)
+    examples = open_split(open_source('tfds:digits', data_dir), 'test', preprocessing)
     assert len(examples.labels) == 360
     model = vit_jax.ViT(
         image_size=8, patch_size=4, num_classes=10, dim=8, depth=1, heads=1, mlp_dim=8, channels=1

@@ -10,7 +10,10 @@ import tensorflow_datasets as tfds
 from conftest import ROOT
 from PIL import Image
 
-from vit_jax import data
+from vit_jax.data.batches import eval_batches
+from vit_jax.data.order import EvalOrder
+from vit_jax.data.sources import open_source, open_split
+from vit_jax.data.stream import Stream
 from vit_jax.__main__ import main
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.sources import tfrecord
@@ -60,12 +63,12 @@ def by_hand(tmp_path):
 
 
 def read(data_dir, split='train', **options):
-    source = data.open_source('tfds:mine', str(data_dir))
-    return data.open_split(source, split, PREPROCESSING, **options)
+    source = open_source('tfds:mine', str(data_dir))
+    return open_split(source, split, PREPROCESSING, **options)
 
 
 def test_a_data_set_made_by_hand_is_read(by_hand):
-    source = data.open_source('tfds:mine', str(by_hand))
+    source = open_source('tfds:mine', str(by_hand))
     assert source.class_names == ['even', 'odd'] and source.channels == 3
     for split in SHARDS:
         examples = read(by_hand, split)
@@ -79,14 +82,17 @@ def test_a_data_set_made_by_hand_is_read(by_hand):
 def test_reading_tfrecord_imports_no_tensorflow(by_hand):
     program = f"""
 import sys
-from vit_jax import data
+from vit_jax.data.batches import eval_batches
+from vit_jax.data.order import EvalOrder
+from vit_jax.data.sources import open_source, open_split
+from vit_jax.data.stream import Stream
 from vit_jax.data.preprocess import Preprocessing
-source = data.open_source('tfds:mine', {str(by_hand)!r})
+source = open_source('tfds:mine', {str(by_hand)!r})
 preprocessing = Preprocessing((8, 9), 3, (0.5,), (0.5,))
-assert data.open_split(source, 'train', preprocessing).num_examples == 15
+assert open_split(source, 'train', preprocessing).num_examples == 15
 source.prepare()
-source = data.open_source('tfds:mine', {str(by_hand)!r})
-assert isinstance(data.open_split(source, 'train', preprocessing, memory_gib=0.0), data.Stream)
+source = open_source('tfds:mine', {str(by_hand)!r})
+assert isinstance(open_split(source, 'train', preprocessing, memory_gib=0.0), Stream)
 assert 'tensorflow' not in sys.modules
 """
     subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True)
@@ -98,9 +104,9 @@ def test_what_is_too_large_for_memory_has_to_be_prepared_and_streams_then(by_han
     assert main(['prepare', 'tfds:mine', '--data-dir', str(by_hand)]) == 0
     assert capsys.readouterr().out == f'tfds:mine: prepared in {by_hand}/mine/1.0.0\n'
     stream = read(by_hand, memory_gib=0.0)
-    assert isinstance(stream, data.Stream)
-    places = data.EvalOrder(15, 15, range(15))
-    with data.eval_batches(stream, places, lambda batch: batch) as batches:
+    assert isinstance(stream, Stream)
+    places = EvalOrder(15, 15, range(15))
+    with eval_batches(stream, places, lambda batch: batch) as batches:
         (batch,) = batches
     np.testing.assert_array_equal(batch['image'], pictures('train'))
     for split in SHARDS:
@@ -131,7 +137,7 @@ def test_an_interrupted_conversion_goes_on(by_hand, monkeypatch):
     assert main(['prepare', 'tfds:mine', '--data-dir', str(by_hand)]) == 0
     for name, time in done.items():
         assert (folder / name).stat().st_mtime_ns == time
-    assert isinstance(read(by_hand, memory_gib=0.0), data.Stream)
+    assert isinstance(read(by_hand, memory_gib=0.0), Stream)
     np.testing.assert_array_equal(read(by_hand).images, pictures('train'))
     assert not list(folder.glob('incomplete*')) and not list(folder.glob('tmp*'))
     again = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -166,7 +172,7 @@ def test_damaged_files_are_told(by_hand, damage, capsys):
 
 @pytest.mark.parametrize('memory_gib', [0.0, 1.0])
 def test_damaged_array_record_is_told_or_skipped(by_hand, memory_gib):
-    data.open_source('tfds:mine', str(by_hand)).prepare()
+    open_source('tfds:mine', str(by_hand)).prepare()
     path = by_hand / 'mine' / '1.0.0' / 'mine-train.array_record-00003-of-00004'
     content = bytearray(path.read_bytes())
     content[200:300] = bytes(100)
@@ -174,8 +180,8 @@ def test_damaged_array_record_is_told_or_skipped(by_hand, memory_gib):
     for on_error in ('raise', 'skip'):
         try:
             examples = read(by_hand, on_error=on_error, memory_gib=memory_gib)
-            places = data.EvalOrder(examples.num_examples, 4, range(4))
-            with data.eval_batches(examples, places, lambda batch: batch) as batches:
+            places = EvalOrder(examples.num_examples, 4, range(4))
+            with eval_batches(examples, places, lambda batch: batch) as batches:
                 assert sum(batch['mask'].sum() for batch in batches) < 15
             assert on_error == 'skip' and examples.skipped
         except InputError as error:
@@ -231,8 +237,8 @@ def test_prepare_takes_what_was_downloaded_by_hand(tmp_path, capsys):
     (tmp_path / 'downloads').mkdir()
     np.save(tmp_path / 'downloads' / 'pictures.npy', pictures('train'))
     assert main([*command, '--manual-dir', str(tmp_path / 'downloads')]) == 0
-    source = data.open_source('tfds:by_hand', str(tmp_path / 'data'))
-    images = data.open_split(source, 'train', PREPROCESSING).images
+    source = open_source('tfds:by_hand', str(tmp_path / 'data'))
+    images = open_split(source, 'train', PREPROCESSING).images
     assert {x.tobytes() for x in images} == {x.tobytes() for x in pictures('train')}
     assert main(command) == 0  # and does not ask again
 

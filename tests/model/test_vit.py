@@ -45,7 +45,7 @@ def test_logits_and_gradients_equal_vit_pytorch(vit_pytorch, arguments):
     import torch
 
     theirs, model, variables = build(vit_pytorch, arguments)
-    height, width = vit_jax.arguments.pair(arguments['image_size'])
+    height, width = vit_jax.model.shapes.pair(arguments['image_size'])
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, height, width, arguments.get('channels', 3))).astype(np.float32)
     labels = np.array([1, 5])

@@ -15,7 +15,10 @@ from pictures import encode, png_header, small_config
 from PIL import Image
 
 import vit_jax
-from vit_jax import data, picture
+from vit_jax.data.batches import train_batches
+from vit_jax.data.order import TrainOrder
+from vit_jax.data.sources import open_source, open_split
+from vit_jax import picture
 from vit_jax.__main__ import main
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
@@ -70,11 +73,11 @@ def test_faults_are_told_by_name(folder, ending, content, memory_gib):
 
 def read_epoch(folder, memory_gib, on_error='raise'):
     """All training examples, in the order of the first epoch."""
-    source = data.open_source(f'folder:{folder}')
+    source = open_source(f'folder:{folder}')
     options = dict(memory_gib=memory_gib, on_error=on_error, min_area=0.5)
-    examples = data.open_split(source, 'train', PREPROCESSING, **options)
-    order = data.TrainOrder(48, 48, range(48), seed=0)
-    with data.train_batches(examples, order, range(1), lambda batch: batch) as batches:
+    examples = open_split(source, 'train', PREPROCESSING, **options)
+    order = TrainOrder(48, 48, range(48), seed=0)
+    with train_batches(examples, order, range(1), lambda batch: batch) as batches:
         return next(batches)
 
 
@@ -113,7 +116,7 @@ def test_a_test_picture_that_is_found_bad_late_costs_no_step(folder, tmp_path):
 
 
 def first_step_with(index):
-    order = data.TrainOrder(48, 8, range(8), seed=0)
+    order = TrainOrder(48, 8, range(8), seed=0)
     return next(step for step in range(6) if index in order.examples(step))
 
 
@@ -154,9 +157,9 @@ def test_skipped_examples_are_counted_and_named(folder, tmp_path, memory_gib, ca
 def test_what_is_left_is_always_the_same(folder, memory_gib):
     break_some(folder)
     if memory_gib:
-        source = data.open_source(f'folder:{folder}')
+        source = open_source(f'folder:{folder}')
         first, second = (
-            data.open_split(source, 'train', PREPROCESSING, on_error='skip') for _ in range(2)
+            open_split(source, 'train', PREPROCESSING, on_error='skip') for _ in range(2)
         )
         assert first.num_examples == 43 and first.skipped == second.skipped
         np.testing.assert_array_equal(first.images, second.images)
@@ -181,7 +184,7 @@ def test_what_was_skipped_outlives_an_interruption(folder, tmp_path, memory_gib,
 
 def test_a_stream_puts_the_next_example_in_the_place_of_a_bad_one(folder):
     places = break_some(folder)
-    paths = data.open_source(f'folder:{folder}').open('train')._paths
+    paths = open_source(f'folder:{folder}').open('train')._paths
     batch = read_epoch(folder, 0.0, 'skip')
     for index in places:
         shutil.copy(paths[index + 1], paths[index])
