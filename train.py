@@ -7,57 +7,51 @@ The same command on the same workdir resumes an interrupted run. configs/default
 
 import sys
 from pathlib import Path
-from typing import Never
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from vit_jax.errors import InputError
 from vit_jax.train.config import parse_flags
 
-_CONFIG = config_flags.DEFINE_config_file('config', 'configs/default.py', 'What to train.')
-_WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Run directory; by default runs/NAME for configs/NAME.py.'
-)
 
-
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> int:
+    """Runs one command line; returns its exit status."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        'config', 'configs/default.py', 'What to train.', flag_values=values, sys_argv=argv
+    )
+    text = 'Run directory; by default runs/NAME for configs/NAME.py.'
+    flags.DEFINE_string('workdir', None, text, flag_values=values)
+    if '--help' in argv:
+        print(f'{__doc__}\n{values.main_module_help()}')
+        return 0
     logging.set_verbosity(logging.ERROR)
-    # Imported after flag parsing, so that a wrong flag fails immediately.
-    from vit_jax.run.compilation_cache import use_compilation_cache
-    from vit_jax.train.trainer import train
-
-    use_compilation_cache()
-    config_file = Path(config_flags.get_config_filename(flags.FLAGS['config']))
-    workdir = _WORKDIR.value or str(Path('runs') / config_file.stem)
     try:
-        result = train(_CONFIG.value, workdir)
+        config_file = parse_flags(values, argv)
+        workdir = values.workdir or str(Path('runs') / config_file.stem)
+        # Imported after flag parsing, so that a wrong flag fails immediately.
+        from vit_jax.run.compilation_cache import use_compilation_cache
+        from vit_jax.train.trainer import train
+
+        use_compilation_cache()
+        result = train(values.config, workdir)
     except InputError as error:
-        stop(error, 2)
+        return fail(error, 2)
     except FloatingPointError as error:
-        stop(error, 1)
+        return fail(error, 1)
     except KeyboardInterrupt:
-        stop(
-            f'{workdir}: interrupted; run the same command to resume from the newest checkpoint',
-            130,
-        )
+        return fail('interrupted; run the same command to resume from the newest checkpoint', 130)
     accuracy = f'{result["accuracy"]:.2%}'
     print(f'{workdir}: finished after {result["step"]} steps, test accuracy {accuracy}')
+    return 0
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parses the command line; anything wrong in it ends with one line and exit status 2."""
-    try:
-        parse_flags(flags.FLAGS, argv)
-    except InputError as error:
-        stop(error, 2)
-    return argv[:1]
-
-
-def stop(reason: object, status: int) -> Never:
+def fail(reason: object, status: int) -> int:
+    """Prints the reason in one line; returns the status."""
     print('train.py:', ' '.join(str(reason).split()), file=sys.stderr)
-    sys.exit(status)
+    return status
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse)
+    sys.exit(main(sys.argv))

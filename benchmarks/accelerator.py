@@ -2,12 +2,12 @@
 
 python benchmarks/accelerator.py [--minutes 8] [--output benchmarks/results/accelerator.json]
 
-Needs jax, flax, optax, einops and numpy, and no installation of vit_jax; with PyTorch and timm or
-transformers there, their ViT under torch.compile runs too. Rows are written as they come, the best
-first, as JSON and as a Markdown table beside it; what does not run (memory, an attention that
-the device lacks) says why, and what the minutes did not suffice for is named.
+Needs only jax, flax, optax, einops and numpy; vit_jax need not be installed. If PyTorch and timm or
+transformers are installed, their ViT runs under torch.compile too. The results are written after
+each row, best first, as JSON and as a Markdown table next to it. A row that was not run gives the
+reason: out of memory, an attention kernel that the device lacks, no time left.
 
-One device is used. Model FLOPs are 3 times those of the forward pass's matrix products, whatever is
+Uses one device. Model FLOPs are 3 times those of the forward pass's matrix products, whatever is
 rematerialised. Peak memory is what XLA plans for the step; for PyTorch, its allocator's peak.
 """
 
@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.report import describe_machine, write_result
 
-# Dense bfloat16 FLOP/s as the makers' data sheets give them, by the start of the device's name.
+# Dense bfloat16 FLOP/s from the vendors' data sheets, by prefix of the device's name.
 PEAKS = {
     'NVIDIA A100': 312e12,
     'NVIDIA H100 PCIe': 756e12,
@@ -42,7 +42,7 @@ PEAKS = {
     'TPU v5': 459e12,
     'TPU v6 lite': 918e12,
 }
-# XLA reads its flags once, so each of these is a process.
+# XLA reads its flags once, so each set needs its own process.
 FLAGS = {
     'default': '',
     'latency hiding': '--xla_gpu_enable_latency_hiding_scheduler=true',
@@ -51,7 +51,7 @@ FLAGS = {
 }
 BASE = dict(variant='B/16', batch=256, dtype='bfloat16', attention='cudnn', unroll=1, remat='none')
 LARGE = BASE | dict(variant='L/16', batch=128, remat='dots')
-# Processes, one after the other: a set of flags, or 'torch', and the rows; the most telling first.
+# Processes, run in sequence: a set of flags or 'torch', and the rows; the most informative first.
 PLAN = [
     (
         'default',
@@ -98,14 +98,14 @@ TOY_PLAN = [
 
 
 def run_child(number: int, flags: str, rows: list[dict[str, Any]], toy: bool) -> None:
-    """Runs the rows of a process; the first tells the device, and each row is a line of JSON."""
+    """Runs the rows of one process and prints each as JSON; process 0 also names the device."""
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
 
     def answer(value: dict[str, Any]) -> None:
         print(json.dumps(value), file=answers, flush=True)
 
-    if importlib.util.find_spec('jaxtyping') is None:  # the shapes in signatures say nothing here
+    if importlib.util.find_spec('jaxtyping') is None:  # stub it: shapes are not checked here
         shapes: Any = types.ModuleType('jaxtyping')
         shapes.Array = Any
         shapes.Float = shapes.Num = type('Shape', (), {'__class_getitem__': lambda *_: Any})
@@ -130,13 +130,13 @@ def run_child(number: int, flags: str, rows: list[dict[str, Any]], toy: bool) ->
             result['images_per_second'] = row['batch'] / result['step_seconds']
             flops = 3 * flops_per_image(create(row['variant']))
             result['flops_per_second'] = flops * result['images_per_second']
-        except Exception as error:  # memory, or a kernel that this device lacks: the row says so
+        except Exception as error:  # out of memory, or a missing kernel: reported in the row
             result['error'] = (str(error).strip() or repr(error)).splitlines()[0][:200]
         answer(result)
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """The rows as a table, the best first, those that did not run last."""
+    """The rows as a table: the best first, the failed ones last."""
     versions = ', '.join(
         f'{name} {number}' for name, number in result['machine']['versions'].items()
     )
@@ -144,7 +144,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         f'{result["device"]}; {versions}; {result["machine"]["date"]}. `{result["command"]}`',
         '',
         f'MFU: model FLOPs over {result["peak_flops_per_second"] / 1e12:,.2f} TFLOP/s, '
-        f'{result["peak_source"]}; a product of bfloat16 matrices ran at '
+        f'{result["peak_source"]}; a matrix product in bfloat16 ran at '
         f'{result["gemm_flops_per_second"] / 1e12:,.2f} TFLOP/s.',
         '',
         '| what | batch | dtype | attention | unroll | remat | XLA flags | step | images/s | MFU | '
@@ -174,13 +174,13 @@ def to_markdown(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--minutes', type=float, default=8, help='that it may take (default: 8)')
-    parser.add_argument('--toy', action='store_true', help='a tiny model; to see that it works')
+    parser.add_argument('--minutes', type=float, default=8, help='time limit (default: 8)')
+    parser.add_argument('--toy', action='store_true', help='a tiny model, as a quick check')
     parser.add_argument(
         '--output',
         type=Path,
         default=ROOT / 'benchmarks/results/accelerator.json',
-        help='JSON file; .md is written beside it',
+        help='JSON file; a .md file is written next to it',
     )
     parser.add_argument('--child', type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -199,7 +199,7 @@ def main() -> None:
     }
     has_torch = 'torch' in versions and {'timm', 'transformers'} & versions.keys()
     if not has_torch:
-        print('accelerator: no torch row: PyTorch, or both timm and transformers, are missing')
+        print('accelerator: no PyTorch rows: they need torch, and timm or transformers')
 
     def add(row: dict[str, Any]) -> None:
         if 'error' not in row:
@@ -233,7 +233,7 @@ def main() -> None:
                     del unanswered[0]
             timer.cancel()
             if child.wait() and time.time() < deadline:
-                reason = f'the process ended with status {child.returncode}'
+                reason = f'the process exited with status {child.returncode}'
         if 'device' not in result:
             sys.exit(f'accelerator: no device could be measured: {reason}')
         for row in unanswered:
@@ -242,7 +242,7 @@ def main() -> None:
 
 
 def describe_row(flags: str, row: dict[str, Any]) -> dict[str, Any]:
-    """Who runs a row, and with which of XLA's flags."""
+    """A row with the racer that runs it and, for ours, its set of XLA flags."""
     return (
         {'racer': 'PyTorch', **row}
         if flags == 'torch'
@@ -251,7 +251,7 @@ def describe_row(flags: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_peak(measured: dict[str, Any]) -> dict[str, Any]:
-    """What utilisation is counted against: the data sheet's figure, or the measured product's."""
+    """The peak FLOP/s that MFU refers to: from the data sheet, or else of the measured product."""
     known = [name for name in PEAKS if measured['device'].startswith(name)]
     return {
         'peak_flops_per_second': PEAKS[max(known, key=len)]

@@ -1,4 +1,4 @@
-"""A row of the accelerator's table: a training step of ours or of PyTorch's, compiled and timed."""
+"""One row of the accelerator table: a training step, ours or PyTorch's, compiled and timed."""
 
 import importlib.util
 import statistics
@@ -13,7 +13,7 @@ from vit_jax.model.variants import create_model
 
 
 def create(variant: str, **options: Any) -> Any:
-    """A ViT by its variant, or a toy of 8 pixels."""
+    """A ViT by the name of its variant, or a toy for 8-pixel images."""
     if variant == 'toy':
         small = dict(patch_size=4, dim=64, depth=2, heads=1, mlp_dim=128)
         return create_model('Ti/16', image_size=8, num_classes=10, **small, **options)
@@ -49,7 +49,7 @@ def run_jax(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_torch(row: dict[str, Any], toy: bool) -> dict[str, Any]:
-    """The same step with timm's ViT or Hugging Face's: bfloat16 autocast, compiled on a GPU."""
+    """The same step with the ViT of timm or Hugging Face: bfloat16 autocast, compiled on a GPU."""
     import torch
 
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -110,7 +110,7 @@ def run_torch(row: dict[str, Any], toy: bool) -> dict[str, Any]:
 
 
 def time_steps(run: Any) -> float:
-    """Median seconds of a step: 5 times about half a second of steps, waited for at their end."""
+    """Median seconds per step over 5 runs of about half a second, each synchronised at its end."""
     run(2)
     begun = time.perf_counter()
     run(2)
@@ -124,7 +124,7 @@ def time_steps(run: Any) -> float:
 
 
 def measure_gemm(toy: bool) -> float:
-    """FLOP/s of a large product of bfloat16 matrices."""
+    """FLOP/s of a large matrix product in bfloat16."""
     size = 512 if toy else 8192
     x, y = jax.random.normal(jax.random.key(0), (2, size, size), 'bfloat16')
     multiply = jax.jit(lambda x, y: x @ y)

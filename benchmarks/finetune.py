@@ -2,11 +2,11 @@
 
 python benchmarks/finetune.py --data cifar10_jpeg.tar.xz [--seeds 0 1 2]
 
-Pretrains a small ViT on airplane, automobile, bird, cat and deer; then trains on dog, frog, horse,
-ship and truck, from its run directory and from scratch: as many steps and examples, each with the
-optimizer that suits it (SGD with momentum as in configs/finetune.py; AdamW). Test accuracies are of
-the last step; the data are CIFAR-10's 32 x 32 pictures, train/CLASS/* and test/CLASS/*, in a folder
-or packed.
+Pretrains a small ViT on airplane, automobile, bird, cat and deer. Then trains on dog, frog, horse,
+ship and truck, once from that run directory and once from scratch, for the same number of steps and
+examples. Each uses the optimizer that suits it: SGD with momentum as in configs/finetune.py, or
+AdamW. Test accuracies are those of the last step. The data are CIFAR-10's 32 x 32 pictures as
+train/CLASS/* and test/CLASS/*, in a folder or a tar file.
 """
 
 import argparse
@@ -31,7 +31,7 @@ BATCH_SIZE = 64
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--data', type=Path, required=True, help='folder, or tar of one')
+    parser.add_argument('--data', type=Path, required=True, help='folder, or a tar file of one')
     parser.add_argument('--pretrain-steps', type=int, default=4000)
     parser.add_argument('--steps', type=int, default=400, help='of fine-tuning, and from scratch')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
@@ -80,12 +80,12 @@ def main() -> None:
 
 
 def spread(values: list[float]) -> str:
-    """The sample's standard deviation, where there is one."""
+    """The sample standard deviation, if there is more than one seed."""
     return f'± {statistics.stdev(values):.2%}' if len(values) > 1 else 'one seed'
 
 
 def split_classes(data: Path, work: Path) -> tuple[Path, Path]:
-    """Two data sets of links, of the first and of the other half of the classes."""
+    """Two data sets, made of symbolic links: the first and the second half of the classes."""
     classes = sorted(path.name for path in (data / 'train').iterdir())
     half = len(classes) // 2
     folders = work / 'first', work / 'second'
@@ -98,7 +98,7 @@ def split_classes(data: Path, work: Path) -> tuple[Path, Path]:
 
 
 def train(config: str, run: Path, data: Path, options: list[str]) -> tuple[float, float]:
-    """Final test accuracy, and the seconds that the command took."""
+    """Runs train.py; returns the final test accuracy and the seconds that it took."""
     command = [sys.executable, 'train.py', f'--config=configs/{config}.py', f'--workdir={run}']
     common = [
         f'data.source=folder:{data}',

@@ -1,13 +1,15 @@
-"""How fast pictures come in, whether training waits for them, and what memory they take.
+"""Speed and memory of the input pipeline, and whether training waits for it.
 
 python benchmarks/input_pipeline.py --photographs imagenet_sample_200.tar
 
-Photographs (a folder of class folders, or a tar of one) are read from files, decoded,
+Photographs (a folder of class folders, or a tar file of one) are read from files, decoded,
 random-resized-cropped to 224 pixels and batched, by vit_jax's stream and by tf.data with its fused
-decode_and_crop_jpeg: on one core, and on all; and the same enlarged four times, to the size that
-cameras give. Each is a process of its own; they take turns, and the ratio is the median of the
-turns'. Then the gather from memory, the share of training steps that
-is spent waiting for data, and resident memory from epoch to epoch.
+decode_and_crop_jpeg. Both run on one core and on all, and again on photographs enlarged to four
+times the height and width, about what cameras produce. Each measurement is a process of its own.
+The two take turns, and the ratio is the median over the turns.
+
+Also measures gathering batches from memory, the share of training time spent waiting for data, and
+resident memory after each epoch.
 """
 
 import argparse
@@ -38,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--photographs', type=Path, required=True)
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--seconds', type=float, default=5.0, help='of each measurement')
+    parser.add_argument('--seconds', type=float, default=5.0, help='per measurement')
     output = ROOT / 'benchmarks' / 'results' / 'input_pipeline.json'
     parser.add_argument('--output', type=Path, default=output)
     parser.add_argument('--child', nargs=2, help=argparse.SUPPRESS)
@@ -83,7 +85,7 @@ def main() -> None:
 
 
 def enlarge(photographs: Path, folder: Path) -> Path:
-    """Copies of four times the height and width."""
+    """Writes copies at four times the height and width; returns their folder."""
     from PIL import Image
 
     for path in photographs.glob('*/*'):
@@ -103,20 +105,18 @@ def tabulate(result: dict[str, Any]) -> str:
         lines.append(f'| {what} | {ours:,.0f} | {theirs:,.0f} | {race["ratio"]:.2f} |')
     lines.append('')
     entropy = result['entropy_decoding']
-    lines.append(
-        f'- photographs as they are, at an eighth of the resolution: {entropy:,.0f} images/s'
-    )
+    lines.append(f'- photographs decoded at an eighth of their resolution: {entropy:,.0f} images/s')
     for what, speed in result['gather'].items():
         lines.append(f'- gather from memory, one core, {what}: {speed:,.0f} images/s')
     for what, share in result['data_wait'].items():
-        lines.append(f'- share of training steps spent waiting for data, {what}: {share:.2%}')
+        lines.append(f'- share of training time spent waiting for data, {what}: {share:.2%}')
     epochs = ', '.join(f'{mib:,.0f}' for mib in result['resident_mib_by_epoch'])
-    lines.append(f'- resident memory after each epoch of the stream, MiB: {epochs}')
+    lines.append(f'- resident memory of a streaming process after each epoch, MiB: {epochs}')
     return '\n'.join(lines) + '\n'
 
 
 def throughput(batches: Iterator[Any], seconds: float) -> float:
-    """Images a second, after the first batches."""
+    """Images per second, after four warm-up batches."""
     for _ in range(4):
         next(batches)
     count, begun = 0, time.perf_counter()
@@ -127,11 +127,9 @@ def throughput(batches: Iterator[Any], seconds: float) -> float:
 
 def open_stream(photographs: Path) -> tuple[Any, Any]:
     """The photographs as training reads them, and their order."""
-    from vit_jax.data.batches import train_batches
-    from vit_jax.data.memory import InMemory
     from vit_jax.data.order import TrainOrder
-    from vit_jax.data.sources import open_source, open_split
     from vit_jax.data.preprocess import Preprocessing
+    from vit_jax.data.sources import open_source, open_split
 
     preprocessing = Preprocessing((SIZE, SIZE), 3, (0.5,), (0.5,))
     source = open_source(f'folder:{photographs}')
@@ -141,9 +139,6 @@ def open_stream(photographs: Path) -> tuple[Any, Any]:
 
 def race_vit_jax(photographs: Path, seconds: float) -> float:
     from vit_jax.data.batches import train_batches
-    from vit_jax.data.memory import InMemory
-    from vit_jax.data.order import TrainOrder
-    from vit_jax.data.sources import open_source, open_split
 
     stream, order = open_stream(photographs)
     with train_batches(stream, order, range(10**6), lambda batch: batch) as batches:
@@ -185,7 +180,6 @@ def measure_gather(_: Path, seconds: float) -> dict[str, float]:
     from vit_jax.data.batches import train_batches
     from vit_jax.data.memory import InMemory
     from vit_jax.data.order import TrainOrder
-    from vit_jax.data.sources import open_source, open_split
 
     images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
     examples = InMemory(images, np.zeros(50_000, np.int32))
@@ -201,7 +195,7 @@ def measure_gather(_: Path, seconds: float) -> dict[str, float]:
 
 
 def measure_training(photographs: Path, _: float) -> dict[str, float]:
-    """From the 'data_wait' that every run writes down, of its steps after the first ten."""
+    """The mean 'data_wait' that a run logs after its first ten steps."""
     import contextlib
 
     from configs import default
@@ -240,14 +234,8 @@ def measure_training(photographs: Path, _: float) -> dict[str, float]:
 
 
 def measure_memory(photographs: Path, _: float) -> list[float]:
-    """Resident MiB of a process that streams, after each of twelve times through the photographs.
-
-    Their number is small; each time counts as an epoch.
-    """
+    """Resident MiB of a streaming process, after each of twelve epochs of the photographs."""
     from vit_jax.data.batches import train_batches
-    from vit_jax.data.memory import InMemory
-    from vit_jax.data.order import TrainOrder
-    from vit_jax.data.sources import open_source, open_split
 
     stream, order = open_stream(photographs)
     resident = []
@@ -261,7 +249,7 @@ def measure_memory(photographs: Path, _: float) -> list[float]:
 
 
 def measure_entropy_decoding(photographs: Path, seconds: float) -> float:
-    """Whole photographs a second at an eighth of the resolution: little more than Huffman codes."""
+    """Whole photographs per second at an eighth of the resolution: mostly Huffman decoding."""
     import itertools
 
     import simplejpeg

@@ -1,7 +1,7 @@
-"""Those who race: each a training step and an inference function over the same sizes and batch.
+"""The peers of the race: a training step and an inference call each, of equal sizes and batch.
 
-A peer is a function (sizes, batch size) → Peer. float32, AdamW, cross-entropy; images and labels
-stay on the device.
+Each is a function (sizes, batch size) → Peer. All use float32, AdamW and cross-entropy, on images
+and labels that stay on the device.
 """
 
 import functools
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass
 class Peer:
-    """Calls block until their result is there."""
+    """A racer; its calls block until the result is ready."""
 
     infer: Callable[[], None]
     train: Callable[[], None]
@@ -68,7 +68,7 @@ def _jax(model: Any, sizes: dict[str, Any], batch_size: int) -> Peer:
 
 
 def load_vit_pytorch() -> Any:
-    """The module vit_pytorch/vit.py of the installed package, alone: its siblings want more."""
+    """Imports vit_pytorch/vit.py alone: the rest of the package has more dependencies."""
     package = Path(importlib.util.find_spec('vit_pytorch').origin).parent
     spec = importlib.util.spec_from_file_location('vit_pytorch_vit', package / 'vit.py')
     module = importlib.util.module_from_spec(spec)
@@ -81,7 +81,7 @@ def vit_pytorch(sizes: dict[str, Any], batch_size: int, compiled: bool = False) 
 
 
 def create_huggingface(sizes: dict[str, Any], qkv_bias: bool) -> Any:
-    """ViTForImageClassification; its heads always share out the features of a token."""
+    """A ViTForImageClassification; its heads always split the features of a token."""
     import transformers
 
     config = transformers.ViTConfig(
@@ -144,10 +144,10 @@ def _torch(
     return Peer(timed(infer, 'infer'), timed(train, 'train'), compile_seconds)
 
 
-# Name: the peer, the packages that it needs.
+# By name: the peer, and the packages that it needs.
 PEERS = {
     'vit_jax': (vit_jax, ('jax',)),
-    'vit_jax, a device a core': (vit_jax, ('jax',)),  # JAX_NUM_CPU_DEVICES, where it is started
+    'vit_jax, a device a core': (vit_jax, ('jax',)),  # race.py sets JAX_NUM_CPU_DEVICES
     'plain linen': (plain_linen, ('jax',)),
     'vit-pytorch, eager': (vit_pytorch, ('torch', 'vit_pytorch')),
     'vit-pytorch, torch.compile': (

@@ -1,6 +1,6 @@
-"""The ViT as one writes it in linen at first: Dense over [b, n, d], softmax, a loop over layers.
+"""A straightforward ViT in linen: Dense over [b, n, d], softmax, a Python loop over the layers.
 
-A peer in the race, of the same mathematics as vit-pytorch's and so as `vit_jax.ViT`'s defaults.
+A peer in the race. It computes the same as vit-pytorch, and so as `vit_jax.ViT` with its defaults.
 """
 
 import flax.linen as nn

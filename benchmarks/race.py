@@ -2,10 +2,10 @@
 
 python benchmarks/race.py [--quick] [--output benchmarks/results/race.json]
 
-Each racer lives in a process of its own, so that its memory and its time to a first result are its
-own; the rounds go from one to the next, so that all of them see the same machine. With --output,
-writes JSON, and the tables as Markdown beside it. Peers that are not installed are left out, and
-named.
+Each racer runs in its own process, so that peak memory and the time to a first result are its own.
+The racers take turns in every round, so that all of them see the same machine. With --output,
+writes JSON, and the tables as Markdown next to it. Peers that are not installed are named and left
+out.
 """
 
 import argparse
@@ -47,7 +47,7 @@ TOY = (('toy', ('vit_jax', 'plain linen'), 2, 2),)
 
 
 def sizes(config: str) -> tuple[dict[str, Any], int]:
-    """A config's arguments of ViT, which else has its defaults, vit-pytorch's; and its batch."""
+    """A config's arguments of ViT (the rest keep vit-pytorch's defaults), and its batch size."""
     from vit_jax.model.variants import variant_arguments
 
     if config == EXAMPLE:
@@ -62,7 +62,7 @@ def sizes(config: str) -> tuple[dict[str, Any], int]:
 
 
 class Racer:
-    """A process that holds a peer and runs it when asked."""
+    """A process that builds a peer and runs it on request."""
 
     def __init__(self, name: str, config: str) -> None:
         environment = os.environ | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
@@ -79,13 +79,13 @@ class Racer:
         )
 
     def ask(self, what: str) -> Any:
-        """'infer' or 'train': a call's seconds; 'report': what else was measured."""
+        """'infer' or 'train': the seconds of one call; 'report': the other measurements."""
         assert self.process.stdin and self.process.stdout
         try:
             print(what, file=self.process.stdin, flush=True)
             return json.loads(self.process.stdout.readline())
         except (BrokenPipeError, ValueError):
-            sys.exit(f'race: a racer ended with status {self.process.wait()}; its error is above')
+            sys.exit(f'race: a racer exited with status {self.process.wait()}; its error is above')
 
     def stop(self) -> None:
         self.process.kill()
@@ -93,8 +93,8 @@ class Racer:
 
 
 def run_racer(name: str, config: str, started: float) -> None:
-    """The racer's side: builds the peer, then answers what comes in, a line of JSON each."""
-    answers = os.fdopen(os.dup(1), 'w')  # whatever the peer prints goes elsewhere
+    """The racer's process: builds the peer, then answers each request with a line of JSON."""
+    answers = os.fdopen(os.dup(1), 'w')  # what the peer prints goes to stderr
     os.dup2(2, 1)
     peer = PEERS[name][0](*sizes(config))
     first: dict[str, float] = {}
@@ -112,14 +112,14 @@ def run_racer(name: str, config: str, started: float) -> None:
             begun = time.perf_counter()
             (peer.infer if what == 'infer' else peer.train)()
             answer = time.perf_counter() - begun
-            # From the start of the process, less what the other of the two took.
+            # Since the process started, without the time of the other call.
             first.setdefault(what, time.time() - started - spent)
             spent += answer
         print(json.dumps(answer), file=answers, flush=True)
 
 
 def race(config: str, names: list[str], rounds: dict[str, int], progress: Any) -> dict[str, Any]:
-    """All racers of a config: seconds of each round, and what they report."""
+    """Races all racers of a config: the seconds of each round, and the racers' reports."""
     from vit_jax import ViT
     from vit_jax.model.flops import flops_per_image
 
@@ -127,7 +127,7 @@ def race(config: str, names: list[str], rounds: dict[str, int], progress: Any) -
     for name in names:
         progress(f'{config}: starting {name}')
         racers[name] = Racer(name, config)
-        for what in rounds:  # compiles; the second call is as fast as all that follow
+        for what in rounds:  # the first call compiles; the second is as fast as the rest
             racers[name].ask(what)
             racers[name].ask(what)
     seconds: dict[str, Any] = {name: {what: [] for what in rounds} for name in names}
@@ -149,7 +149,7 @@ def race(config: str, names: list[str], rounds: dict[str, int], progress: Any) -
 
 
 def measure_gemm() -> float:
-    """The machine's rate of float32 matrix products in FLOP/s: 2048³, the best of jax and torch."""
+    """FLOP/s of this machine in a float32 matrix product of 2048³: the best of jax and torch."""
     import jax
     import jax.numpy as jnp
 
@@ -172,7 +172,7 @@ def measure_gemm() -> float:
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """The result as tables, the ratio to eager vit-pytorch in each."""
+    """The result as tables, each with the ratio to eager vit-pytorch."""
     machine = result['machine']
     versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
     lines = [
@@ -180,7 +180,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         f'`{result["command"]}`, float32.',
         '',
         f'Matrix products of 2048³ ran at {result["gemm_flops_per_second"] / 1e9:.0f} GFLOP/s, the '
-        f'best of jax and torch; "of GEMM" is the share of it that a column\'s model FLOPs reach.',
+        f'best of jax and torch; "of GEMM" is the share of that rate that the model FLOPs reach.',
     ]
     for what, title in (('train', 'Training step'), ('infer', 'Inference')):
         first = 'step' if what == 'train' else 'prediction'
@@ -213,8 +213,8 @@ def to_markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--quick', action='store_true', help='fewer racers, under 5 minutes')
-    parser.add_argument('--toy', action='store_true', help='seconds; to see that it works')
-    parser.add_argument('--output', type=Path, help='JSON file; .md is written beside it')
+    parser.add_argument('--toy', action='store_true', help='takes seconds, as a quick check')
+    parser.add_argument('--output', type=Path, help='JSON file; a .md file is written next to it')
     parser.add_argument('--racer', nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.racer:
@@ -230,7 +230,7 @@ def main() -> None:
         if not all(importlib.util.find_spec(package) for package in PEERS[name][1])
     ]
     for name in missing:
-        print(f'race: without {name}: it needs {" and ".join(PEERS[name][1])}')
+        print(f'race: {name} is left out: it needs {" and ".join(PEERS[name][1])}')
 
     begun = time.monotonic()
 

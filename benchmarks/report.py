@@ -1,4 +1,4 @@
-"""What a measurement was made on, and how its result is kept."""
+"""Describes the machine of a measurement, and writes the result."""
 
 import datetime
 import importlib.metadata
@@ -43,7 +43,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def write_result(result: dict[str, Any], markdown: str, output: Path) -> None:
-    """Writes a result as JSON, and its table as Markdown beside it."""
+    """Writes a result as JSON, and its table as Markdown next to it."""
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=2) + '\n')
     output.with_suffix('.md').write_text(markdown)

@@ -1,4 +1,4 @@
-"""How long it takes to start: imports, compilation by depth, and train.py with and without cache.
+"""Start-up times: imports, compilation by depth, and train.py with and without a warm cache.
 
 python benchmarks/start.py [--output benchmarks/results/start.json]
 """
@@ -20,7 +20,7 @@ from benchmarks.report import describe_machine, write_result
 
 
 def measure_imports() -> dict[str, float]:
-    """Median seconds of a process that imports, of seven, in turns."""
+    """Median seconds of a process that imports: seven of each, taking turns."""
     seconds: dict[str, list[float]] = {'import jax, flax': [], 'import vit_jax': []}
     for _ in range(7):
         for code, values in seconds.items():
@@ -31,7 +31,7 @@ def measure_imports() -> dict[str, float]:
 
 
 def measure_compilation() -> dict[str, float]:
-    """Median seconds, of three in turns, to trace and compile the training step of a variant."""
+    """Median seconds to trace and compile a training step: three of each variant, taking turns."""
     import jax
     import numpy as np
 
@@ -50,7 +50,7 @@ def measure_compilation() -> dict[str, float]:
 
 
 def measure_starts() -> dict[str, float]:
-    """Seconds from the command to the first step's metrics: an empty cache, then the same again."""
+    """Seconds from the command to the first step's metrics: with an empty cache, then again."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, 'train.py', '--config=configs/digits.py']
         command += [f'--config.data.dir={folder}/data', '--config.log_every_steps=1']
@@ -70,16 +70,16 @@ def measure_starts() -> dict[str, float]:
                 time.sleep(0.01)
             seconds.append(time.perf_counter() - begun)
             if process.poll():
-                sys.exit(f'start: train.py ended with status {process.returncode}')
+                sys.exit(f'start: train.py exited with status {process.returncode}')
             process.kill()
             process.wait()
-    # The first start of all prepares the data set too, and fills a cache that no other uses.
+    # Start 0 also prepares the data set; it has a cache of its own and is not counted.
     return {'first start': seconds[1], 'second start': seconds[2]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--output', type=Path, help='JSON file; .md is written beside it')
+    parser.add_argument('--output', type=Path, help='JSON file; a .md file is written next to it')
     arguments = parser.parse_args()
     result: dict[str, Any] = {
         'machine': describe_machine(),

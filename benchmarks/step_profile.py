@@ -1,9 +1,10 @@
-"""Where the time of a training step goes, ours and eager vit-pytorch's side by side, on one core.
+"""Where the time of a training step goes: ours next to eager vit-pytorch's, on one core.
 
 python benchmarks/step_profile.py [--config S/16]
 
-On one core the times of operations add up to the step's. Ours come from XLA's trace, by the module
-that an instruction was traced from; vit-pytorch's from PyTorch's profiler, by operator.
+On one core, the times of the operations add up to the step's. Ours come from XLA's trace, grouped
+by the module that an instruction was traced from; vit-pytorch's come from PyTorch's profiler,
+grouped by operator.
 """
 
 import argparse
@@ -24,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 WARM_UP, STEPS = 3, 5
-# The first pattern that is found in an instruction's name and origin is its class.
+# An instruction belongs to the first class whose pattern matches its name and origin.
 OURS = (
-    ("loop: layers' activations and weights stored and read", r'dynamic_|broadcast_in_dim$| $'),
+    ('scan over layers: activations and weights stored and read', r'dynamic_|broadcast_in_dim$| $'),
     (
         'matrix products with parameters',
         r'(to_qkv|to_out|net_\d|to_patch_embedding|layers_1)/(dot_general|transpose)',
@@ -51,7 +52,7 @@ def classify(name: str, classes: tuple[tuple[str, str], ...]) -> str:
 
 
 def profile_ours(arguments: dict[str, Any], batch_size: int) -> collections.Counter[str]:
-    """Milliseconds of a step by class."""
+    """Milliseconds per step, by class of operation."""
     import jax
 
     from benchmarks.training import create_training
@@ -82,7 +83,7 @@ def profile_ours(arguments: dict[str, Any], batch_size: int) -> collections.Coun
 
 
 def profile_theirs(arguments: dict[str, Any], batch_size: int) -> collections.Counter[str]:
-    """Milliseconds of a step by class."""
+    """Milliseconds per step, by class of operation."""
     import torch
 
     from benchmarks.peers import vit_pytorch
@@ -101,7 +102,7 @@ def profile_theirs(arguments: dict[str, Any], batch_size: int) -> collections.Co
 
 
 def measure_products(arguments: dict[str, Any], batch_size: int) -> list[str]:
-    """GFLOP/s of a layer's products alone: three of the feed-forward block's, one of attention."""
+    """GFLOP/s of matrix products alone: three of a feed-forward block, one of attention."""
     import jax
     import jax.numpy as jnp
     import torch
@@ -144,17 +145,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--config', default='S/16', help="a variant, or 'the seed's example'")
     config = parser.parse_args().config
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before any library makes its threads
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before any library starts threads
     from benchmarks.race import sizes
 
     arguments, batch_size = sizes(config)
     ours, theirs = profile_ours(arguments, batch_size), profile_theirs(arguments, batch_size)
-    print(f'| {config}, batch {batch_size}, one core, ms a step | vit_jax | vit-pytorch, eager |')
+    print(f'| {config}, batch {batch_size}, one core, ms per step | vit_jax | vit-pytorch, eager |')
     print('|--|--:|--:|')
     for title in [title for title, _ in OURS] + [REST]:
         print(f'| {title} | {ours[title]:,.0f} | {theirs[title]:,.0f} |')
-    print(f'| all | {ours.total():,.0f} | {theirs.total():,.0f} |')
-    print('\n| GFLOP/s of a product alone, one core | jax | torch |\n|--|--:|--:|')
+    print(f'| total | {ours.total():,.0f} | {theirs.total():,.0f} |')
+    print('\n| GFLOP/s of a matrix product alone, one core | jax | torch |\n|--|--:|--:|')
     print('\n'.join(measure_products(arguments, batch_size)))
 
 

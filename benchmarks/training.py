@@ -1,6 +1,5 @@
-"""`vit_jax`'s own training step around any linen module, on random pictures."""
+"""The training step of `vit_jax` around any linen module, on random images."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import optax
 
 from vit_jax.model.vit import ViT
 from vit_jax.parallel.parallel import create_parallel
-from vit_jax.train.step import create_state, train_step
+from vit_jax.train.step import Learner
 
 
 def normalize(images: jax.Array) -> jax.Array:
@@ -26,7 +25,15 @@ def create_training(
     batch_size: int,
     devices: Sequence[jax.Device] | None = None,
 ) -> tuple[Any, tuple[Any, ...]]:
-    """The jitted step with AdamW over all devices, which donates its state; and its arguments."""
+    """The jitted step with AdamW over all devices, which donates its state; and its arguments.
+
+    Args:
+      model: any linen module with the call signature of `vit_jax.ViT`.
+      image_size: pixels, of square images.
+      num_classes: of the random labels.
+      batch_size: over all devices.
+      devices: to run on; None for all.
+    """
     rng = np.random.default_rng(0)
     parallel = create_parallel('jit', batch_size, devices)
     batch = {
@@ -35,13 +42,17 @@ def create_training(
         'position': np.arange(batch_size, dtype=np.int32),
     }
     key = jax.random.key(0)
-    create, step = _functions(model, num_classes)
-    state = jax.jit(create)(key, jnp.zeros((1, image_size, image_size, 3)))
-    return parallel.train_step(step), (parallel.spread(state), parallel.put_batch(batch), key)
+    learner = Learner(model, normalize, optimizer=optax.adamw(1e-3))
+    state = jax.jit(learner.init)(key, jnp.zeros((1, image_size, image_size, 3)))
+    return parallel.train_step(learner.train_step), (
+        parallel.spread(state),
+        parallel.put_batch(batch),
+        key,
+    )
 
 
 def abstract_training(model: ViT, batch_size: int) -> tuple[Any, tuple[Any, ...]]:
-    """The jitted step and its arguments' shapes, to be lowered and compiled without memory."""
+    """The jitted step and the shapes of its arguments, to compile it without allocating arrays."""
     size = model.image_size
     batch = {
         'image': jax.ShapeDtypeStruct((batch_size, size, size, model.channels), np.uint8),
@@ -49,19 +60,7 @@ def abstract_training(model: ViT, batch_size: int) -> tuple[Any, tuple[Any, ...]
         'position': jax.ShapeDtypeStruct((batch_size,), np.int32),
     }
     key = jax.random.key(0)
-    create, step = _functions(model, model.num_classes)
-    state = jax.eval_shape(
-        create, key, jax.ShapeDtypeStruct((1, size, size, model.channels), np.float32)
-    )
-    return jax.jit(step, donate_argnums=0), (state, batch, key)
-
-
-def _functions(model: nn.Module, num_classes: int) -> tuple[Any, Any]:
-    def augment(
-        images: jax.Array, labels: jax.Array, keys: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        return images, jax.nn.one_hot(labels, num_classes)
-
-    parts: dict[str, Any] = dict(model=model, optimizer=optax.adamw(1e-3))
-    step = functools.partial(train_step, augment=augment, normalize=normalize, **parts)
-    return functools.partial(create_state, **parts), step
+    learner = Learner(model, normalize, optimizer=optax.adamw(1e-3))
+    images = jax.ShapeDtypeStruct((1, size, size, model.channels), np.float32)
+    state = jax.eval_shape(learner.init, key, images)
+    return jax.jit(learner.train_step, donate_argnums=0), (state, batch, key)

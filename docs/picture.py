@@ -1,4 +1,4 @@
-"""Draws the README's picture: test digits and what a run makes of them.
+"""Draws the picture in the README: test digits and the predictions of a run.
 
 python docs/picture.py runs/digits docs/digits.png
 """
@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw
 from vit_jax import Predictor
 from vit_jax.data.sources import open_source
 
-SIDE, CAPTION, COLUMNS, ROWS = 96, 30, 8, 2  # pixels, pixels, pictures, pictures
+SIDE, CAPTION, COLUMNS, ROWS = 96, 30, 8, 2  # in pixels (two), in pictures (two)
 
 
 def main(run_directory: str, path: str) -> None:
-    """Draws the first correct ones of the test split, and ends with the first mistake."""
+    """Draws the first correctly classified digits of the test split, then the first mistake."""
     predictor = Predictor(run_directory)
     split = open_source('tfds:digits').open('test')
     digits = [split[i] for i in range(len(split))]

@@ -9,7 +9,12 @@ from pathlib import Path
 
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'  # the user's cache is not ours to fill
+# Many tests compile the same programs. Workers and child processes share them, for one session.
+SESSION = os.environ.get('PYTEST_XDIST_TESTRUNUID', str(os.getpid()))
+COMPILED = Path(tempfile.gettempdir()) / f'vit_jax-tests-{SESSION}'
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(COMPILED)
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
 from jaxtyping import install_import_hook
 

@@ -1,4 +1,3 @@
-import colorsys
 import functools
 import itertools
 
@@ -6,34 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
-from PIL import Image, ImageEnhance
-from test_crop import is_middle, torchvision_crop
-from test_operations import by_pillow, picture, pillow, pixels
-from test_policies import FACTORS, randaugment_values, table_7, trivialaugment_values
+from augmenting import compiled, copies, pictures, run
+from references.pillow import by_pillow, picture
+from references.policies import FACTORS, randaugment_values, table_7, trivialaugment_values
 
-import vit_jax.augment
 from vit_jax.augment.augment import augment
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel
 
-LEAST_P = 1e-5  # of a statistical test; the draws are fixed
-OFF = dict(
-    num_classes=4,
-    random_resized_crop=0.0,
-    pad_and_crop=0,
-    horizontal_flip=False,
-    color_jitter=(0.0, 0.0, 0.0, 0.0),
-    policy='none',
-    num_ops=2,
-    magnitude=10.0,
-    erasing_prob=0.0,
-    mixup_alpha=0.0,
-    cutmix_alpha=0.0,
-    mix_prob=1.0,
-    mix_switch_prob=0.5,
-    label_smoothing=0.0,
-)
 ALL = dict(
     num_classes=10,
     random_resized_crop=0.3,
@@ -50,33 +29,6 @@ ALL = dict(
     mix_switch_prob=0.5,
     label_smoothing=0.1,
 )
-
-
-@functools.cache
-def compiled(**options):
-    return jax.jit(functools.partial(augment, **OFF | options))
-
-
-def run(images, labels=None, seed=0, **options):
-    labels = jnp.zeros(len(images), int) if labels is None else jnp.asarray(labels)
-    keys = jax.random.split(jax.random.key(seed), len(images))
-    images, targets = compiled(**options)(jnp.asarray(images), labels, keys)
-    return np.asarray(images), np.asarray(targets)
-
-
-def copies(image, count):
-    return np.broadcast_to(image, (count, *image.shape))
-
-
-def pictures(count, size=5, channels=2):
-    return np.random.default_rng(0).integers(1, 256, (count, size, size, channels), np.uint8)
-
-
-def assert_uniform(values, low, high):
-    distribution = scipy.stats.uniform(low, high - low)
-    assert scipy.stats.kstest(values, distribution.cdf).pvalue > LEAST_P
-    edge = 12 / len(values) * (high - low)  # where none is once in e ** 12
-    assert values.min() < low + edge and values.max() > high - edge
 
 
 def test_nothing_is_done_unless_asked_for():
@@ -120,181 +72,6 @@ def test_an_example_is_augmented_the_same_in_any_share_of_the_batch(devices):
         labels = jnp.zeros(len(share), int)
         got, _ = compiled(**options)(jnp.asarray(share), labels, share_keys)
         np.testing.assert_array_equal(got, expected)
-
-
-# Random-resized-crop; which part is chosen is shown in tests/test_crop.py.
-
-BOXES = [(0, 0, 48, 64), (0, 0, 1, 1), (47, 63, 1, 1), (10, 20, 7, 33), (24, 32, 24, 32)]
-BOXES += [(0, 5, 48, 20), (30, 0, 3, 64), (13, 17, 31, 41), (1, 1, 46, 62), (40, 0, 8, 5)]
-
-
-@pytest.fixture
-def crop_boxes(monkeypatch):
-    """(image, boxes) → the image's parts, resized."""
-
-    @jax.jit
-    @functools.partial(jax.vmap, in_axes=(None, 0))
-    def crop(image, box):
-        monkeypatch.setattr(vit_jax.augment, 'choose_crop', lambda *_: box)
-        keys = jax.random.split(jax.random.key(0), 1)
-        options = OFF | dict(random_resized_crop=0.5)
-        return augment(image[None], jnp.zeros(1, int), keys, **options)[0][0]
-
-    return crop
-
-
-@pytest.mark.parametrize('name', ['photo', 'noise'])
-def test_crops_are_resized_as_pillow_does(crop_boxes, name):
-    """To a level: Pillow rounds between rows and columns."""
-    image = picture(name)
-    exact = []
-    for got, (top, left, h, w) in zip(crop_boxes(image, np.array(BOXES)), BOXES, strict=True):
-        box = left, top, left + w, top + h
-        expected = pillow(image).resize((64, 48), Image.Resampling.BILINEAR, box=box)
-        difference = abs(np.asarray(got, int) - pixels(expected))
-        assert difference.max() <= 1 and difference.mean() < 0.3
-        exact.append(abs(np.asarray(got) - bilinear(image, top, left, h, w)).max())
-    assert max(exact) < 0.5 + 1e-3
-
-
-def bilinear(image, top, left, h, w):
-    """In float64, by its definition: between the middles of pixels, and the last one beyond."""
-    height, width, _ = image.shape
-    y = top + (np.arange(height) + 0.5) * h / height - 0.5
-    x = left + (np.arange(width) + 0.5) * w / width - 0.5
-    hats = [
-        np.maximum(1 - abs(np.clip(at, 0, side - 1)[:, None] - np.arange(side)), 0)
-        for at, side in ((y, height), (x, width))
-    ]
-    return np.einsum('ij,kl,jlc->ikc', *hats, image.astype(float))
-
-
-def test_parts_are_those_of_torchvisions_random_resized_crop():
-    """Read off a picture of which one channel tells the column and the other the row."""
-    y, x = np.mgrid[:48, :64]
-    ramps = np.stack([5 * y, 4 * x], axis=-1).astype(np.uint8)
-    augmented, _ = run(copies(ramps, 1500), random_resized_crop=0.2)
-    rows, columns = augmented[:, 4:44, 32, 0] / 5, augmented[:, 24, 4:60, 1] / 4
-    got = []
-    for values, side in ((rows, 48), (columns, 64)):
-        middles = (np.arange(4, side - 4) + 0.5) / side
-        slope, start = np.polyfit(middles, values.T, 1)
-        assert abs(slope - np.round(slope)).max() < 0.3
-        got += [start + 0.5, slope]
-    top, h, left, w = np.round(got)
-    rng = np.random.default_rng(0)
-    expected = np.array([torchvision_crop(rng, 48, 64, 0.2) for _ in range(5000)]).T
-
-    def features(top, left, h, w):
-        drawn = ~is_middle(h, w, 48, 64)
-        return h, w, h * w, h / w, top[drawn], left[drawn], (top + left)[drawn]
-
-    for ours, theirs in zip(features(top, left, h, w), features(*expected), strict=True):
-        assert scipy.stats.ks_2samp(ours, theirs).pvalue > LEAST_P
-
-
-# Colour jitter. What a key draws does not depend on which of the four are on.
-
-JITTER = (0.4, 0.7, 0.9, 0.2)
-ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-
-
-def jittered(image, count, *on):
-    """By one or more of the four."""
-    options = tuple(amount if i in on else 0.0 for i, amount in enumerate(JITTER))
-    return run(copies(image, count), color_jitter=options)[0]
-
-
-@functools.cache
-def factors(i, count=600):
-    """What each example was multiplied by, where there is a factor that Pillow makes it of."""
-    image = picture('noise')[:24, :32]
-    other = pixels(ENHANCERS[i](pillow(image)).degenerate).astype(float)
-    distance = image - other
-    pixel = distance != 0
-    found = []
-    for got in jittered(image, count, i).astype(float):
-        # Cut off to a whole number: other + factor * distance is from `got` to less than 1 more.
-        low = np.where(got > 0, got, -np.inf)[pixel] - other[pixel]
-        high = np.where(got < 255, got + 1, np.inf)[pixel] - other[pixel]
-        bounds = np.sort([low / distance[pixel], high / distance[pixel]], axis=0)
-        low, high = bounds[0].max(), bounds[1].min()
-        assert low < high + 1e-6 and high - low < 1e-2
-        found.append((low + high) / 2)
-    return np.array(found)
-
-
-def hues(colours):
-    return np.array([colorsys.rgb_to_hsv(*colour)[0] for colour in colours / 255])
-
-
-@functools.cache
-def turns(count=600):
-    """How far each example's hues were turned."""
-    image = picture('noise')[:24, :32]
-    saturated = (image.max(axis=-1) > 220) & (image.min(axis=-1) < 30)
-    assert saturated.sum() > 30
-    before = hues(image[saturated])
-    after = np.array([hues(x[saturated]) for x in jittered(image, count, 3)])
-    difference = (after - before + 0.5) % 1 - 0.5
-    assert difference.std(axis=1).max() < 2e-3
-    return difference.mean(axis=1)
-
-
-def turned(image, turn):
-    """In float64, pixel by pixel."""
-    return 255 * np.array(
-        [
-            colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)
-            for hue, saturation, value in (
-                colorsys.rgb_to_hsv(*colour) for colour in image.reshape(-1, 3) / 255
-            )
-        ]
-    ).reshape(image.shape)
-
-
-@pytest.mark.parametrize('i', range(3))
-def test_brightness_contrast_and_saturation_are_pillows_by_uniform_factors(i):
-    assert_uniform(factors(i), 1 - JITTER[i], 1 + JITTER[i])
-
-
-def test_hues_are_turned_by_uniform_angles():
-    assert_uniform(turns(), -JITTER[3], JITTER[3])
-
-
-def test_the_hue_alone_changes():
-    image = picture('photo')[16:40, :32]
-    for got, turn in zip(jittered(image, 600, 3)[:8], turns(), strict=False):
-        exact = turned(image, turn)
-        assert abs(got - exact).max() < 0.5 + 0.1  # rounded, and the turn is not known exactly
-
-
-def test_the_four_are_drawn_independently():
-    draws = [*map(factors, range(3)), turns()]
-    for one, other in itertools.combinations(draws, 2):
-        assert scipy.stats.spearmanr(one, other).pvalue > LEAST_P
-
-
-def test_all_of_the_jitter_is_one_after_the_other():
-    image = picture('photo')[16:40, :32]
-    for got, *amounts, turn in zip(
-        jittered(image, 600, 0, 1, 2, 3)[:20], *map(factors, range(3)), turns(), strict=False
-    ):
-        expected = pillow(image)
-        for enhancer, factor in zip(ENHANCERS, amounts, strict=True):
-            expected = enhancer(expected).enhance(factor)
-        difference = abs(got - turned(pixels(expected), turn))
-        # Rounded to a level, and the factors are not known exactly.
-        assert difference.max() < 2.5 and difference.mean() < 0.15
-
-
-def test_grey_has_no_saturation_and_no_hue():
-    image = picture('photo, grey')[:6, :8]
-    augmented, _ = run(copies(image, 20), color_jitter=(0.0, 0.0, 1.0, 0.5))
-    np.testing.assert_array_equal(augmented, copies(image, 20))
-
-
-# The policies; what they draw is shown in tests/test_policies.py.
 
 
 def outcomes(policy, image):
@@ -344,64 +121,6 @@ def test_policies_make_of_an_image_what_pillow_makes_of_it(policy):
         assert len(seen) > 30
 
 
-# Random erasing.
-
-
-@functools.cache
-def erased():
-    """Which pixels were replaced [count, h, w], and what is there now."""
-    image = picture('photo')[16:40, :32]
-    augmented, _ = run(copies(image, 5000), erasing_prob=0.9)
-    opposite, _ = run(copies(255 - image, 5000), erasing_prob=0.9)
-    same = augmented == opposite  # noise, which is drawn by the same keys
-    assert (same.all(axis=-1) == same.any(axis=-1)).all()
-    return same[..., 0], augmented
-
-
-def test_images_are_erased_by_their_probability_and_untouched_outside():
-    area, augmented = erased()
-    hits = area.any(axis=(1, 2))
-    assert scipy.stats.binomtest(int(hits.sum()), len(hits), 0.9).pvalue > LEAST_P
-    outside = ~area[..., None]
-    np.testing.assert_array_equal(augmented * outside, picture('photo')[16:40, :32] * outside)
-
-
-def test_what_is_erased_is_a_rectangle_of_the_papers_size_anywhere():
-    """2 % to a third of the area, the logarithm of the aspect uniform from 1/3.3 to 3.3."""
-    area, _ = erased()
-    area = area[area.any(axis=(1, 2))]
-    (top, h), (left, w) = ((x.argmax(axis=1), x.sum(axis=1)) for x in (area.any(2), area.any(1)))
-    np.testing.assert_array_equal(area.sum(axis=(1, 2)), h * w)
-    rng = np.random.default_rng(0)
-    sizes, aspects = rng.uniform(0.02, 1 / 3, 20_000) * 24 * 32, 3.3 ** rng.uniform(-1, 1, 20_000)
-    expected_h = np.minimum(np.round(np.sqrt(sizes * aspects)), 24)
-    expected_w = np.minimum(np.round(np.sqrt(sizes / aspects)), 32)
-
-    def features(h, w):
-        return h, w, h * w, h / w
-
-    for ours, theirs in zip(features(h, w), features(expected_h, expected_w), strict=True):
-        assert scipy.stats.ks_2samp(ours, theirs).pvalue > LEAST_P
-    small = h * w < 0.2 * 24 * 32  # of no aspect do these reach beyond the image
-    assert scipy.stats.spearmanr((h * w)[small], (h / w)[small]).pvalue > LEAST_P
-    spread = rng.uniform(size=(2, len(top)))  # a pixel's probability, over the pixel
-    assert_uniform((top + spread[0]) / (24 - h + 1), 0, 1)
-    assert_uniform((left + spread[1]) / (32 - w + 1), 0, 1)
-
-
-def test_noise_is_uniform_in_every_channel():
-    area, augmented = erased()
-    noise = augmented[area].astype(int)
-    for channel in noise.T:
-        assert scipy.stats.chisquare(np.bincount(channel, minlength=256)).pvalue > LEAST_P
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        pairs = np.bincount(noise[:, one] // 16 * 16 + noise[:, other] // 16, minlength=256)
-        assert scipy.stats.chisquare(pairs).pvalue > LEAST_P
-
-
-# Mixing; how is shown in tests/test_mix.py.
-
-
 def test_images_are_mixed_after_the_rest_and_targets_with_them():
     images, labels = pictures(16, size=9, channels=3), np.arange(16)
     options = dict(num_classes=16, horizontal_flip=True, pad_and_crop=2)
@@ -418,8 +137,6 @@ def test_images_are_mixed_after_the_rest_and_targets_with_them():
     assert abs(mixed - exact).max() < 0.5 + 1e-3  # rounded
     assert 0 < (weights > 1 - 1e-6).sum() < 10
 
-
-# All at once.
 
 BATCH = 16
 
@@ -490,7 +207,7 @@ def test_another_key_is_another_augmentation():
     [
         (dict(policy='augmix'), "augment.policy: expected one of none, .*, got 'augmix'"),
         (dict(color_jitter=(0.1, 0.1, 1.1, 0.0)), r'expected \(brightness, .*1\.1'),
-        (dict(color_jitter=(0.1, 0.1, 0.1, 0.6)), 'the hue to 0.5'),
+        (dict(color_jitter=(0.1, 0.1, 0.1, 0.6)), 'hue at most 0.5'),
         (dict(color_jitter=(-0.1, 0.1, 0.1, 0.1)), 'augment.color_jitter'),
     ],
 )

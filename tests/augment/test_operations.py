@@ -13,24 +13,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
-from sklearn.datasets import load_sample_image
+from references.pillow import ENHANCERS, by_pillow, picture, pillow, pixels
 
-from vit_jax import operations
+from vit_jax.augment import operations
 from vit_jax.augment.operations import OPERATIONS, apply_operation, grey
 
 MAPS = ('shear_x', 'shear_y', 'translate_x', 'translate_y', 'rotate')
+
+
 TABLES = ('posterize', 'solarize', 'equalize', 'invert', 'identity')
-ENHANCERS = {
-    'brightness': ImageEnhance.Brightness,
-    'color': ImageEnhance.Color,
-    'contrast': ImageEnhance.Contrast,
-    'sharpness': ImageEnhance.Sharpness,
-}
+
+
 SHEARS = [0, 0.3, -0.3, 0.25, 0.5, 0.99, -0.99, 0.0123, 0.21, -0.7]
+
+
 TRANSLATIONS = [0, 1, -1, 0.49, 0.51, -2.6, 13.7, -30.2, 48, -64, 100]
+
+
 FACTORS = [0, 1, 2, 0.5, 1.5, 0.1, 0.37, 0.6, 0.77, 0.8, 1.01, 1.1, 1.2, 1.23, 1.7, 1.9, 1.99]
+
+
 EXACT_FACTORS = FACTORS[:5]  # of which no product needs more than 24 bits
+
+
 VALUES = {
     'shear_x': SHEARS,
     'shear_y': SHEARS,
@@ -41,56 +46,15 @@ VALUES = {
     'posterize': list(range(9)),
     'solarize': [0, 1, 17.5, 100.2, 128, 255, 256],
 }
+
+
 CASES = [(name, value) for name in OPERATIONS for value in VALUES.get(name, [0])]
+
+
 SMALL = [(1, 9, 3), (9, 1, 1), (1, 1, 3), (2, 3, 1), (16, 17, 1), (6, 5, 3)]
 
 
-@functools.cache
-def picture(name):
-    rng = np.random.default_rng(0)
-    if name.startswith('photo'):
-        photo = Image.fromarray(load_sample_image('china.jpg')).resize((64, 48))
-    else:
-        photo = Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8))
-    return pixels(photo.convert('L') if name.endswith('grey') else photo)
-
-
 PICTURES = ['photo', 'photo, grey', 'noise', 'noise, grey']
-
-
-def pillow(image):
-    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-def pixels(image):
-    return np.asarray(image).reshape(image.height, image.width, -1)
-
-
-def by_pillow(image, name, value):
-    image, fill = pillow(image), 128 if image.shape[-1] == 1 else (128, 128, 128)
-
-    def affine(*coefficients):
-        affine, nearest = Image.Transform.AFFINE, Image.Resampling.NEAREST
-        return image.transform(image.size, affine, coefficients, nearest, fillcolor=fill)
-
-    if name in ENHANCERS:
-        return pixels(ENHANCERS[name](image).enhance(value))
-    functions = {
-        'identity': lambda: image,
-        'shear_x': lambda: affine(1, value, 0, 0, 1, 0),
-        'shear_y': lambda: affine(1, 0, 0, value, 1, 0),
-        'translate_x': lambda: affine(1, 0, value, 0, 1, 0),
-        'translate_y': lambda: affine(1, 0, 0, 0, 1, value),
-        'rotate': lambda: image.rotate(value, fillcolor=fill),
-        'posterize': lambda: (
-            ImageOps.posterize(image, int(value)) if value else image.point(lambda _: 0)
-        ),  # Pillow refuses to keep no bit
-        'solarize': lambda: ImageOps.solarize(image, value),
-        'autocontrast': lambda: ImageOps.autocontrast(image),
-        'equalize': lambda: ImageOps.equalize(image),
-        'invert': lambda: ImageOps.invert(image),
-    }
-    return pixels(functions[name]())
 
 
 apply_batch = jax.jit(jax.vmap(apply_operation))

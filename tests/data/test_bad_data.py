@@ -1,26 +1,23 @@
 """Training on data with faults: told by name, and gone on with; or skipped, and counted."""
 
 import json
-import os
 import shutil
 import struct
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
 from pictures import encode, png_header, small_config
 from PIL import Image
+from processes import train_py
 
 import vit_jax
-from vit_jax.data.batches import train_batches
-from vit_jax.data.order import TrainOrder
-from vit_jax.data.sources import open_source, open_split
-from vit_jax import picture
 from vit_jax.__main__ import main
+from vit_jax.data.batches import train_batches
+from vit_jax.data.jpeg import _height_offset as height_offset
+from vit_jax.data.order import TrainOrder
 from vit_jax.data.preprocess import Preprocessing
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.errors import InputError
 from vit_jax.run.metrics import read_metrics
 from vit_jax.train.trainer import train
@@ -46,7 +43,7 @@ def faults():
     whole = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 40, 3), np.uint8))
     jpeg = encode(whole)
     bomb = bytearray(jpeg)
-    at = picture._height_offset(jpeg)
+    at = height_offset(jpeg)
     bomb[at : at + 4] = struct.pack('>HH', 65000, 65000)
     return {
         'a truncated JPEG': ('.jpg', jpeg[:-300]),
@@ -136,7 +133,7 @@ def test_skipped_examples_are_counted_and_named(folder, tmp_path, memory_gib, ca
     settings = {'data.memory_gib': memory_gib, 'data.on_error': 'skip', 'num_steps': 7}
     config = small_config(folder, **settings)
     train(config, str(tmp_path / 'run'))
-    assert '6 examples could not be used, see skipped.json' in capsys.readouterr().out
+    assert '6 examples were skipped, see skipped.json' in capsys.readouterr().out
     skipped = json.loads((tmp_path / 'run' / 'skipped.json').read_text())
     assert sorted(map(int, skipped['train'])) == sorted(places)
     assert 'train/ape/06.jpg: expected a picture' in skipped['train']['6']
@@ -179,7 +176,7 @@ def test_what_was_skipped_outlives_an_interruption(folder, tmp_path, memory_gib,
     for path in (folder / 'train').glob('*/*'):  # all mended
         Image.new('RGB', (20, 24)).save(path)
     train(small_config(folder, **settings, num_steps=7), str(tmp_path))
-    assert '6 examples could not be used' in capsys.readouterr().out
+    assert '6 examples were skipped' in capsys.readouterr().out
 
 
 def test_a_stream_puts_the_next_example_in_the_place_of_a_bad_one(folder):
@@ -198,7 +195,7 @@ def test_nothing_but_faults_is_told(folder, tmp_path, memory_gib):
     for path in folder.glob('train/*/*'):
         path.write_bytes(b'')
     config = small_config(folder, **{'data.memory_gib': memory_gib, 'data.on_error': 'skip'})
-    with pytest.raises(InputError, match='none can be used: .*expected a picture'):
+    with pytest.raises(InputError, match='none is usable: .*expected a picture'):
         train(config, str(tmp_path / 'run'))
 
 
@@ -207,7 +204,7 @@ def test_a_test_split_of_nothing_but_faults_is_told(folder, tmp_path, memory_gib
     for path in folder.glob('test/*/*'):
         path.write_bytes(b'')
     config = small_config(folder, **{'data.memory_gib': memory_gib, 'data.on_error': 'skip'})
-    with pytest.raises(InputError, match='none can be used'):
+    with pytest.raises(InputError, match='none is usable'):
         train(config, str(tmp_path / 'run'))
 
 
@@ -215,7 +212,7 @@ def test_a_test_split_of_nothing_but_faults_is_told(folder, tmp_path, memory_gib
 def test_folders_with_faults_are_told_before_training(folder, on_error, tmp_path):
     (folder / 'train' / 'zebra').mkdir()
     config = small_config(folder, **{'data.on_error': on_error})
-    with pytest.raises(InputError, match='zebra: expected pictures .* got none; put some there'):
+    with pytest.raises(InputError, match='zebra: expected pictures .* got none; add some'):
         train(config, str(tmp_path / 'run'))
     (folder / 'train' / 'zebra').rename(folder / 'test' / 'zebra')
     shutil.copy(folder / 'train' / 'ape' / '00.jpg', folder / 'test' / 'zebra' / '00.jpg')
@@ -230,7 +227,7 @@ def test_unknown_ways_to_go_on_are_told(folder, tmp_path):
         train(config, str(tmp_path / 'run'))
 
 
-def test_train_py_ends_in_one_line_and_status_2_and_goes_on(folder, tmp_path):
+def test_train_py_ends_in_one_line_and_status_2_and_resumes(folder, tmp_path, capsys):
     """And may be told to skip, on the same run directory."""
     path = folder / 'train' / 'yak' / '05.jpg'
     path.write_text('no picture')
@@ -245,15 +242,12 @@ def test_train_py_ends_in_one_line_and_status_2_and_goes_on(folder, tmp_path):
         'optim.warmup_steps': 2,
         'checkpoint_every_steps': 0,
     }
-    command = [sys.executable, 'train.py', '--config=configs/default.py', f'--workdir={tmp_path}']
-    command += [f'--config.{name}={value}' for name, value in flags.items()]
-    options = dict(cwd=ROOT, capture_output=True, text=True, env=os.environ | {'XLA_FLAGS': ''})
-    result = subprocess.run(command, **options)
-    assert result.returncode == 2, result
-    assert result.stderr.startswith(f'train.py: {path}: expected a picture')
-    assert result.stderr.count('\n') == 1
-    result = subprocess.run([*command, '--config.data.on_error=skip'], **options)
-    assert result.returncode == 0, result.stderr
-    assert 'of 12 steps are done' in result.stdout
-    assert '1 examples could not be used, see skipped.json' in result.stdout
-    assert result.stderr == ''
+    command = [f'--workdir={tmp_path}', *(f'--config.{k}={value}' for k, value in flags.items())]
+    assert train_py(*command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'train.py: {path}: expected a picture') and error.count('\n') == 1
+    assert train_py(*command, '--config.data.on_error=skip') == 0
+    output, error = capsys.readouterr()
+    assert 'of 12 steps are done' in output
+    assert '1 examples were skipped, see skipped.json' in output
+    assert error == ''

@@ -5,10 +5,13 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
+from references.torchvision import is_middle, torchvision_crop, torchvision_middle
 
 from vit_jax.data.crop import ATTEMPTS, choose_crop
 
 LEAST_P = 1e-5  # of a statistical test; the draws are fixed
+
+
 SHAPES = [(1000, 1000, 0.08), (600, 1000, 0.4), (1100, 700, 0.7), (200, 1000, 0.05)]
 
 
@@ -18,33 +21,6 @@ def boxes(height, width, min_area, count=4000, seed=0):
     uniform = jax.random.uniform(jax.random.key(seed), (count, 2 * ATTEMPTS + 2))
     choose = partial(choose_crop, height=height, width=width, min_area=min_area)
     return np.asarray(jax.jit(jax.vmap(choose))(uniform), float).T
-
-
-def torchvision_crop(rng, height, width, min_area):
-    """RandomResizedCrop.get_params as torchvision has it, with draws of its own."""
-    for _ in range(10):
-        area = height * width * rng.uniform(min_area, 1)
-        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w = round(math.sqrt(area * aspect))
-        h = round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            return rng.integers(height - h + 1), rng.integers(width - w + 1), h, w
-    return torchvision_middle(height, width)
-
-
-def torchvision_middle(height, width):
-    if width / height < 3 / 4:
-        w, h = width, round(width / (3 / 4))
-    elif width / height > 4 / 3:
-        w, h = round(height * (4 / 3)), height
-    else:
-        w, h = width, height
-    return (height - h) // 2, (width - w) // 2, h, w
-
-
-def is_middle(h, w, height, width):
-    """Of the size that is taken where no attempt fits, and hardly ever by one that does."""
-    return ((h, w) == np.array(torchvision_middle(height, width)[2:])[:, None]).all(axis=0)
 
 
 @pytest.mark.parametrize('height, width, min_area', SHAPES)

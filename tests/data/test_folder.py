@@ -74,14 +74,14 @@ def test_other_colours_become_rgb(tmp_path):
 def test_folders_that_are_no_data_sets_are_told(split_folder, tmp_path):
     for source, message in (
         (f'folder:{tmp_path / "nowhere"}', 'no such folder'),
-        ('folder:', "expected 'tfds:NAME', as tfds:mnist, or 'folder:PATH'"),
+        ('folder:', "expected 'tfds:NAME', such as tfds:mnist, or 'folder:PATH'"),
         (f'folder:{split_folder / "train" / "ape"}', 'expected a folder for each class'),
     ):
         with pytest.raises(InputError, match=message):
             open_source(source)
     source = open_source(f'folder:{split_folder}')
     for split in ('validation', 'train[', 'train[20:]', 'all[:80%]'):
-        with pytest.raises(InputError, match='expected a split out of test, train'):
+        with pytest.raises(InputError, match='expected one of the splits test, train'):
             source.open(split)
     (split_folder / 'test' / 'yak').mkdir()
     with pytest.raises(InputError, match=r'yak: expected pictures .* got none'):
@@ -112,7 +112,7 @@ def test_slices_hold_all_classes(tmp_path):
 
 def test_names_that_cannot_be_printed_are_told(tmp_path):
     save(tmp_path / 'train' / 'a\nb' / '0.png', 0)
-    with pytest.raises(InputError, match=r"expected a class name that can be printed, got 'a.nb'"):
+    with pytest.raises(InputError, match=r"expected printable class names, got 'a.nb'"):
         open_source(f'folder:{tmp_path}')
     save(tmp_path / 'other' / 'ape' / 'caf\udce9.png', 0)  # a name that is not UTF-8
     assert open_split(open_source(f'folder:{tmp_path / "other"}'), 'train+test', SMALL)

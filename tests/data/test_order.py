@@ -65,7 +65,7 @@ def test_repeats_visit_each_example_so_often_an_epoch(num_examples, repeats):
 
 
 def test_repeats_that_do_not_divide_the_batch_are_told():
-    with pytest.raises(InputError, match=r'data.repeats: expected a divisor of the batch_size 8'):
+    with pytest.raises(InputError, match=r'data.repeats: expected a divisor of batch_size=8'):
         order(10, 8, repeats=3)
 
 

@@ -4,11 +4,12 @@ import struct
 
 import numpy as np
 import pytest
+import simplejpeg
 from pictures import encode, png_header
 from PIL import ExifTags, Image, ImageOps
 from sklearn.datasets import load_sample_image
 
-from vit_jax import picture
+from vit_jax.data.jpeg import _height_offset as height_offset
 from vit_jax.data.picture import decode_crop, decode_picture, read_picture
 from vit_jax.errors import InputError
 
@@ -100,8 +101,8 @@ def test_only_the_rows_down_to_the_part_are_decoded(photo, monkeypatch):
         sizes.append(pixels.shape[:2])
         return pixels
 
-    decode = picture.simplejpeg.decode_jpeg
-    monkeypatch.setattr(picture.simplejpeg, 'decode_jpeg', spy)
+    decode = simplejpeg.decode_jpeg
+    monkeypatch.setattr(simplejpeg, 'decode_jpeg', spy)
     decode_crop(encode(photo), 'photo', lambda *size: (20, 10, 100, 100), (100, 100))
     assert sizes == [(120, 640)]
     sizes.clear()
@@ -130,7 +131,7 @@ def bad_files():
     whole = Image.fromarray(noise)
     jpeg, png = encode(whole), encode(whole, 'png')
     bomb = bytearray(encode(Image.new('RGB', (8, 8))))
-    at = picture._height_offset(bytes(bomb))
+    at = height_offset(bytes(bomb))
     bomb[at : at + 4] = struct.pack('>HH', 65000, 65000)
     return {
         'an empty file': b'',

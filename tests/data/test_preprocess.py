@@ -60,7 +60,7 @@ def test_wrong_normalisation_is_told(arguments, message):
 @pytest.mark.parametrize('mode', ['I;16', 'I', 'F'])
 def test_pictures_of_more_than_8_bits_are_refused(mode):
     """Pillow would cut them off at 255."""
-    with pytest.raises(InputError, match='8 bits a channel'):
+    with pytest.raises(InputError, match='8 bits per channel'):
         Preprocessing((4, 6), 1, (0.5,), (0.5,)).resize(Image.new(mode, (6, 4)))
 
 

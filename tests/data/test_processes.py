@@ -1,21 +1,18 @@
 """Several processes, as on several hosts: each reads its rows, and the global batch is the same."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
+import processes
 import pytest
-from conftest import ROOT
 from PIL import Image
 
 from vit_jax.data.batches import train_batches
 from vit_jax.data.order import TrainOrder
-from vit_jax.data.sources import open_source, open_split
 from vit_jax.data.preprocess import Preprocessing
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.parallel.parallel import create_parallel
 
 PROGRAM = """
@@ -62,22 +59,14 @@ def run(num_processes, source, first=0):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    flags = f'--xla_force_host_platform_device_count={8 // num_processes}'
-    processes = []
-    for i in range(num_processes):
-        command = [sys.executable, '-c', PROGRAM, str(i), str(num_processes), str(port), source]
-        processes.append(
-            subprocess.Popen(
-                [*command, str(first)],
-                cwd=ROOT,
-                env=os.environ | {'XLA_FLAGS': flags},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+    started = [
+        processes.start(
+            '-c', PROGRAM, i, num_processes, port, source, first, devices=8 // num_processes
         )
+        for i in range(num_processes)
+    ]
     found, all_means = {}, []
-    for process in processes:
+    for process in started:
         output, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
         count, local, rows, means = json.loads(output.splitlines()[-1])

@@ -9,8 +9,8 @@ import tensorflow_datasets as tfds
 from pictures import small_config
 
 import vit_jax
-from vit_jax.data.sources import open_source, open_split
 from vit_jax.data.preprocess import Preprocessing
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.train.trainer import train
 
 CIFAR = Path(__file__).parents[2] / 'shared' / 'data' / 'cifar10_jpeg.tar.xz'

@@ -13,13 +13,11 @@ from PIL import Image
 
 import vit_jax
 from vit_jax.data.batches import eval_batches, train_batches
-from vit_jax.data.order import EvalOrder, TrainOrder
-from vit_jax.data.sources import open_source, open_split
-from vit_jax.data.stream import Stream
 from vit_jax.data.crop import ATTEMPTS, choose_crop
-from vit_jax.data.order import random_uniform
+from vit_jax.data.order import EvalOrder, TrainOrder, random_uniform
 from vit_jax.data.preprocess import Preprocessing
-from vit_jax.data.stream import RUN
+from vit_jax.data.sources import open_source, open_split
+from vit_jax.data.stream import CHUNK, Stream
 from vit_jax.run.metrics import Reporter
 from vit_jax.train.trainer import train
 
@@ -145,7 +143,7 @@ def test_without_a_crop_pictures_are_those_of_memory(photographs):
             np.testing.assert_array_equal(batch['mask'], other['mask'])
 
 
-@pytest.mark.parametrize('batch_size', [1, RUN + 1, 3 * RUN, 64])
+@pytest.mark.parametrize('batch_size', [1, CHUNK + 1, 3 * CHUNK, 64])
 def test_any_batch_size_is_put_together_from_runs(photographs, batch_size):
     (batch,) = read_batches(open_stream(photographs), order(batch_size=batch_size), range(5, 6))
     assert batch['position'].tolist() == list(range(batch_size))
@@ -164,9 +162,7 @@ def record_label(photographs, index):
 
 def test_threads_end_with_the_iteration(photographs):
     before = threading.active_count()
-    with train_batches(
-        open_stream(photographs), order(), range(10**6), lambda x: x
-    ) as batches:
+    with train_batches(open_stream(photographs), order(), range(10**6), lambda x: x) as batches:
         next(batches)
         assert threading.active_count() > before
     deadline = time.monotonic() + 10
@@ -188,7 +184,7 @@ def test_what_is_read_ahead_is_bounded(photographs, monkeypatch):
             last = len(reads)
             time.sleep(0.5)
     threads = len(os.sched_getaffinity(0))
-    assert 3 * 16 < len(reads) <= 6 * 16 + 2 * RUN * threads
+    assert 3 * 16 < len(reads) <= 6 * 16 + 2 * CHUNK * threads
 
 
 def test_a_streamed_run_that_was_interrupted_ends_with_the_same_parameters(

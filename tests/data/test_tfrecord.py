@@ -1,22 +1,20 @@
 """TFDS data sets as TFRecord, made by hand or by TFDS; `prepare`."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
+import processes
 import pytest
 import tensorflow_datasets as tfds
 from conftest import ROOT
 from PIL import Image
 
+from vit_jax.__main__ import main
 from vit_jax.data.batches import eval_batches
 from vit_jax.data.order import EvalOrder
-from vit_jax.data.sources import open_source, open_split
-from vit_jax.data.stream import Stream
-from vit_jax.__main__ import main
 from vit_jax.data.preprocess import Preprocessing
-from vit_jax.data.sources import tfrecord
+from vit_jax.data.sources import open_source, open_split, tfrecord
+from vit_jax.data.stream import Stream
 from vit_jax.errors import InputError
 
 PREPROCESSING = Preprocessing((8, 9), 3, (0.5,), (0.5,))
@@ -95,7 +93,7 @@ source = open_source('tfds:mine', {str(by_hand)!r})
 assert isinstance(open_split(source, 'train', preprocessing, memory_gib=0.0), Stream)
 assert 'tensorflow' not in sys.modules
 """
-    subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True)
+    processes.run('-c', program)
 
 
 def test_what_is_too_large_for_memory_has_to_be_prepared_and_streams_then(by_hand, capsys):
@@ -146,10 +144,9 @@ def test_an_interrupted_conversion_goes_on(by_hand, monkeypatch):
 
 
 def test_conversion_shows_progress(by_hand):
-    command = [sys.executable, '-m', 'vit_jax', 'prepare', 'tfds:mine', '--data-dir', str(by_hand)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert '15/18' in result.stderr or '18/18' in result.stderr
+    command = ['-m', 'vit_jax', 'prepare', 'tfds:mine', '--data-dir', by_hand]
+    _, errors = processes.run(*command)
+    assert '15/18' in errors or '18/18' in errors
 
 
 @pytest.mark.parametrize('damage', ['cut', 'garbage', 'gone', 'short'])
@@ -250,4 +247,4 @@ def test_prepare_tells_what_it_cannot_do_or_need_not(tmp_path, capsys):
     (tmp_path / 'train' / 'ape').mkdir(parents=True)
     os.rename(tmp_path / 'a.png', tmp_path / 'train' / 'ape' / 'a.png')
     assert main(['prepare', f'folder:{tmp_path}']) == 0
-    assert 'pictures are read as they are' in capsys.readouterr().out
+    assert 'pictures need no preparation' in capsys.readouterr().out

@@ -1,13 +1,16 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import from_vit_pytorch
+from conftest import from_vit_pytorch, random_variables
 from flax.traverse_util import flatten_dict
 
 import vit_jax
 from vit_jax.errors import InputError
+from vit_jax.model import vit
 
 SEED = dict(image_size=100, patch_size=10, num_classes=10, dim=128, depth=12, heads=8, mlp_dim=256)
 SMALL = dict(image_size=16, patch_size=4, num_classes=7, dim=24, depth=3, heads=2, mlp_dim=40)
@@ -171,3 +174,41 @@ def test_remat_and_unrolling_compute_the_same(options):
         programs.append(jax.jit(jax.grad(loss)).lower(variables).as_text())
     assert programs[0] != programs[1]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *gradients)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {},
+        dict(pool='gap', posemb='sincos2d', class_token=False),
+        dict(pool='map', posemb='learned_patches', num_registers=2),
+        dict(distilled=True, qk_norm=True, layer_scale=0.1),
+    ],
+)
+def test_the_model_exports_with_a_symbolic_batch_size(change):
+    """For three platforms at once, on a machine that has one of them."""
+    model = vit_jax.ViT(**SMALL | change)
+    variables = random_variables(model)
+    (batch,) = jax.export.symbolic_shape('b')
+    images = jax.ShapeDtypeStruct((batch, 16, 16, 3), jnp.float32)
+    platforms = ('cpu', 'cuda', 'tpu')
+    exported = jax.export.export(jax.jit(model.apply), platforms=platforms)(variables, images)
+    reloaded = jax.export.deserialize(exported.serialize())
+    for size in (1, 7):
+        images = np.random.default_rng(0).normal(size=(size, 16, 16, 3)).astype(np.float32)
+        np.testing.assert_allclose(
+            reloaded.call(variables, images), model.apply(variables, images), atol=1e-5
+        )
+
+
+def test_each_option_is_declared_once():
+    """The modules are handed all extras whole, so a new one needs no second declaration."""
+    seed = {
+        vit.PreNorm: {'dim', 'fn'},
+        vit.FeedForward: {'dim', 'hidden_dim', 'dropout'},
+        vit.Attention: {'dim', 'heads', 'dim_head', 'dropout'},
+        vit.Transformer: {'dim', 'depth', 'heads', 'dim_head', 'mlp_dim', 'dropout'},
+    }
+    for module, arguments in seed.items():
+        names = {field.name for field in dataclasses.fields(module)} - {'parent', 'name'}
+        assert names == arguments | {'extras'}

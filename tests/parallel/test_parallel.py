@@ -7,22 +7,28 @@ import optax
 import pytest
 
 import vit_jax
-from configs import default, digits
+from configs import default
 from vit_jax.augment.augment import augment
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel
 from vit_jax.train.optim import create_optimizer, learning_rate_schedule
-from vit_jax.train.step import create_state, eval_step, train_step
+from vit_jax.train.step import Learner
 
 MODEL = vit_jax.ViT(
     image_size=8, patch_size=4, num_classes=5, dim=16, depth=2, heads=2, mlp_dim=24, dim_head=8
 )
 # The chain of a real run, and plain SGD, whose updates are the gradients themselves.
-RUN = digits.get_config().optim
 OPTIMIZERS = {
     'sgd': optax.sgd(0.1, momentum=0.9),
-    'a real run': create_optimizer(RUN, learning_rate_schedule(RUN, 1400)),
+    'a real run': create_optimizer(
+        'adamw',
+        learning_rate_schedule(1e-3, warmup_steps=100, num_steps=1400),
+        weight_decay=0.05,
+        b1=0.9,
+        b2=0.95,
+        clip_norm=1.0,
+    ),
 }
 AUGMENT = dict(default.get_config().augment) | {
     'pad_and_crop': 2,
@@ -30,6 +36,7 @@ AUGMENT = dict(default.get_config().augment) | {
     'cutmix_alpha': 1.0,
 }
 NORMALIZE = Preprocessing((8, 8), 3, (0.5,), (0.5,)).normalize
+IMAGES = jnp.zeros((1, 8, 8, 3))
 WAYS = {'jit on 8': ('jit', 8), 'pmap on 8': ('pmap', 8), 'pmap on 1': ('pmap', 1)}
 
 
@@ -46,17 +53,10 @@ def batches(count, batch_size=16):
 def run(mode, num_devices, optimizer, num_steps=5, model=MODEL):
     """Parameters and metrics after some steps with augmentation."""
     parallel = create_parallel(mode, 16, jax.devices()[:num_devices])
-    step = partial(
-        train_step,
-        model=model,
-        optimizer=optimizer,
-        augment=partial(augment, num_classes=5, axis_name=parallel.axis_name, **AUGMENT),
-        normalize=NORMALIZE,
-    )
-    run_step = parallel.train_step(step)
-    images = jnp.zeros((1, 8, 8, 3))
-    state = create_state(jax.random.key(0), images, model=model, optimizer=optimizer)
-    state = parallel.spread(state)
+    augmented = partial(augment, num_classes=5, axis_name=parallel.axis_name, **AUGMENT)
+    learner = Learner(model, NORMALIZE, augmented, optimizer)
+    run_step = parallel.train_step(learner.train_step)
+    state = parallel.spread(learner.init(jax.random.key(0), IMAGES))
     history = []
     for batch in batches(num_steps):
         state, metrics = run_step(state, parallel.put_batch(batch), jax.random.key(1))
@@ -85,25 +85,14 @@ def test_pmaps_devices_drop_different_features():
     """With equal examples everywhere, only the masks can make the devices' losses differ."""
     parallel = create_parallel('pmap', 16, jax.devices())
     model = MODEL.clone(emb_dropout=0.5)
-    optimizer = OPTIMIZERS['sgd']
-    state = create_state(
-        jax.random.key(0), jnp.zeros((1, 8, 8, 3)), model=model, optimizer=optimizer
-    )
+    learner = Learner(model, NORMALIZE, optimizer=OPTIMIZERS['sgd'])
+    state = learner.init(jax.random.key(0), IMAGES)
     batch = next(batches(1))
     batch['image'][:] = batch['image'][0]
     batch['label'][:] = 0
 
     def loss(state, batch):  # each device's own
-        no_augment = lambda images, labels, keys: (images, jax.nn.one_hot(labels, 5))  # noqa: E731
-        return train_step(
-            state,
-            batch,
-            jax.random.key(1),
-            model=model,
-            optimizer=optimizer,
-            augment=no_augment,
-            normalize=NORMALIZE,
-        )[1]['loss']
+        return learner.train_step(state, batch, jax.random.key(1))[1]['loss']
 
     losses = jax.pmap(loss)(parallel.spread(state), parallel.put_batch(batch))
     assert len(set(np.asarray(losses).tolist())) == 8
@@ -112,15 +101,14 @@ def test_pmaps_devices_drop_different_features():
 @pytest.mark.parametrize('mode, num_devices', [('jit', 1), *WAYS.values()])
 def test_evaluation_sums_over_the_mask(mode, num_devices):
     parallel = create_parallel(mode, 16, jax.devices()[:num_devices])
-    variables = MODEL.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    state = create_state(
-        jax.random.key(0), jnp.zeros((1, 8, 8, 3)), model=MODEL, optimizer=OPTIMIZERS['sgd']
-    )
+    learner = Learner(MODEL, NORMALIZE)
+    state = learner.init(jax.random.key(0), IMAGES)
     batch = next(batches(1)) | {'mask': (np.arange(16) % 3 == 0).astype(np.float32)}
     del batch['position']
-    run_step = parallel.eval_step(partial(eval_step, model=MODEL, normalize=NORMALIZE))
+    run_step = parallel.eval_step(learner.eval_step)
     sums = run_step(parallel.spread(state), parallel.put_batch(batch))
 
+    variables = {'params': state.params}
     logits = np.float64(MODEL.apply(variables, NORMALIZE(jnp.asarray(batch['image']))))
     log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     loss = -log_probabilities[np.arange(16), batch['label']]

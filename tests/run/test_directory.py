@@ -21,7 +21,7 @@ def test_workdir_of_another_model_is_refused_and_left_alone(digits_config, tmp_p
     digits_config.optim.name = 'sgd'
     digits_config.model.dropout = 0.1  # which may change
     message = (
-        'run: data.mean is .*; model.dim is 16 there and 24 here; optim.name is .* here; choose'
+        r'run \(data.mean: .*; model.dim: 16 there, 24 here; optim.name: .* here\); choose another'
     )
     with pytest.raises(InputError, match=message):
         train(digits_config, str(tmp_path))
@@ -34,8 +34,8 @@ def test_other_changes_are_allowed_and_told(digits_config, tmp_path, capsys):
     digits_config.optim.learning_rate = 1e-4
     train(digits_config, str(tmp_path))
     printed = capsys.readouterr().out
-    assert 'num_steps is 6 there and 8 here' in printed
-    assert 'optim.learning_rate is 0.001 there and 0.0001 here' in printed
+    assert 'num_steps: 6 there, 8 here' in printed
+    assert 'optim.learning_rate: 0.001 there, 0.0001 here' in printed
 
 
 def test_memory_may_change_where_a_stream_is_the_same(photographs, tmp_path, capsys):
@@ -55,11 +55,11 @@ def test_memory_may_change_where_a_stream_is_the_same(photographs, tmp_path, cap
         train(config, str(tmp_path / 'both'))
     config.data.memory_gib = 1.0
     train(config, str(tmp_path / 'both'))
-    assert 'data.memory_gib is 0.0 there and 1.0 here' in capsys.readouterr().out
+    assert 'data.memory_gib: 0.0 there, 1.0 here' in capsys.readouterr().out
     params = [vit_jax.load_weights(tmp_path / name)[1] for name in ('both', 'whole')]
     jax.tree.map(np.testing.assert_array_equal, *params)
     config.augment.random_resized_crop, config.data.memory_gib = 0.5, 0.0
-    with pytest.raises(InputError, match='data.memory_gib is 1.0 there and 0.0 here'):
+    with pytest.raises(InputError, match='data.memory_gib: 1.0 there, 0.0 here'):
         train(config, str(tmp_path / 'both'))
 
 
@@ -72,7 +72,7 @@ def test_other_numbers_of_examples_are_told(photographs, tmp_path, capsys):
     config.num_steps = 4
     train(config, str(tmp_path / 'run'))
     printed = capsys.readouterr().out
-    assert 'train has 20 examples, and had 21; they come in another order' in printed
+    assert 'train has 20 examples (was 21); the order of examples changes' in printed
     assert 'test has' not in printed
 
 
@@ -83,7 +83,23 @@ def test_a_run_from_before_an_option_was_there_goes_on(digits_config, tmp_path, 
     (tmp_path / 'config.json').write_text(json.dumps(config))
     digits_config.num_steps = 7
     assert train(digits_config, str(tmp_path))['step'] == 7
-    assert 'data.repeats is None there and 1 here' in capsys.readouterr().out
+    assert 'data.repeats: None there, 1 here' in capsys.readouterr().out
+
+
+def test_options_are_compared_as_they_were_resolved(digits_config, tmp_path, capsys):
+    """Spelling out a default, or a variant's sizes, does not make another run."""
+    digits_config.model.update(dim=192, depth=12, heads=3, mlp_dim=768, dim_head=64)
+    digits_config.model.update(qkv_bias=True, norm_eps=1e-6, gelu='tanh')
+    digits_config.num_steps, digits_config.optim.warmup_steps = 1, 0
+    train(digits_config, str(tmp_path))
+    digits_config.model.update(dim=None, depth=None, heads=None, mlp_dim=None, dim_head=None)
+    digits_config.model.update(qkv_bias=None, norm_eps=None, gelu=None)
+    digits_config.model.update(variant='Ti/2', posemb='learned', num_registers=0)
+    train(digits_config, str(tmp_path))
+    assert '1 of 1 steps are done' in capsys.readouterr().out
+    digits_config.model.num_registers = 1
+    with pytest.raises(InputError, match='different run .model.num_registers: 0 there, 1 here'):
+        train(digits_config, str(tmp_path))
 
 
 def test_finished_run_keeps_the_config_that_it_was_trained_with(digits_config, tmp_path):

@@ -1,38 +1,31 @@
-"""train.py as a user runs it: what is wrong ends in one line that says so, and exit status 2."""
+"""train.py as a user runs it: wrong input ends in one line and exit status 2."""
 
 import fcntl
 import os
 import pty
 import struct
 import subprocess
-import sys
 import termios
 
+import processes
 import pytest
-from conftest import ROOT
+from processes import train_py
 
+import vit_jax
 from vit_jax.run.metrics import read_metrics
+
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # ml_collections'
 
 TINY = ['--config.num_steps=4', '--config.optim.warmup_steps=1', '--config.model.depth=1']
 
 
-def train_py(*flags, devices=1, **options):
-    environment = os.environ | {
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        'CUDA_VISIBLE_DEVICES': '',
-    }
-    return subprocess.run(
-        [sys.executable, 'train.py', *flags],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        **options,
-    )
+@pytest.fixture
+def flags(data_dir, tmp_path):
+    return ['--config=configs/digits.py', f'--workdir={tmp_path}', f'--config.data.dir={data_dir}']
 
 
 @pytest.mark.parametrize(
-    'flags, message',
+    'wrong, message',
     [
         (['--config.optim.learnin_rate=1'], 'Did you mean "learning_rate"'),
         (['--config.optm.name=sgd'], 'Did you mean "optim"'),
@@ -45,54 +38,53 @@ def train_py(*flags, devices=1, **options):
         (['--config.data.source=tfds:mnsit'], 'did you mean tfds:mnist'),
         (['--config.parallel.mode=pjit'], "'jit' or 'pmap'"),
         (['--config.optim.name=adam'], 'expected one of adamw, sgd'),
-        (['--config.data.test_split=validation'], 'expected a split out of test, train'),
-        (['--workdir=/dev/null/run'], 'expected a folder that can be written'),
-        (['--config.num_steps=0'], 'num_steps: expected a finite number, at least 1, got 0'),
+        (['--config.data.test_split=validation'], 'expected one of the splits test, train'),
+        (['--workdir=/dev/null/run'], 'expected a writable folder'),
+        (['--config.num_steps=0'], 'num_steps: expected a number in [1, inf), got 0'),
         (['--config.model.dtype=int8'], 'expected dtype'),
         (['--config.data.image_size=(8,)'], 'expected a size in pixels'),
         (['--config.data.mean=(0.1,0.2)'], 'data.mean'),
-        (['--config.data.repeats=3'], 'expected a divisor of the batch_size 128, got 3'),
+        (['--config.data.repeats=3'], 'expected a divisor of batch_size=128, got 3'),
         (['--config.data.crop_fraction=2'], 'data.crop_fraction: expected 0 to 1, got 2.0'),
         (['--config.augment.policy=all'], 'expected one of none, randaugment, autoaugment'),
         (['--config.augment.color_jitter=(0.4,)'], 'expected (brightness, contrast, saturation'),
         (['--config.augment.color_jitter=(0,0,0,"a")'], 'expected (brightness, contrast'),
     ],
 )
-def test_wrong_input_ends_in_one_line_and_status_2(flags, message, data_dir, tmp_path):
-    defaults = ['--config=configs/digits.py', f'--workdir={tmp_path}']
-    result = train_py(*defaults, f'--config.data.dir={data_dir}', *flags, devices=8)
-    assert result.returncode == 2, result
-    assert result.stderr.count('\n') == 1, result.stderr
-    assert message in result.stderr
-    assert result.stdout == ''
+def test_wrong_input_ends_in_one_line_and_status_2(wrong, message, flags, tmp_path, capsys):
+    assert train_py(*flags, *wrong) == 2
+    output, errors = capsys.readouterr()
+    assert message in errors and errors.count('\n') == 1
+    assert output == ''
     assert not list(tmp_path.glob('checkpoints/*'))
 
 
-def test_workdir_of_another_model_says_what_differs(data_dir, tmp_path):
-    flags = ['--config=configs/digits.py', f'--workdir={tmp_path}', f'--config.data.dir={data_dir}']
-    assert train_py(*flags, *TINY).returncode == 0
-    result = train_py(*flags, *TINY, '--config.model.heads=2')
-    assert result.returncode == 2
-    assert result.stderr.count('\n') == 1
-    assert 'model.heads is 4 there and 2 here' in result.stderr
+def test_wrong_input_ends_in_one_line_as_a_process_too(flags):
+    """With all that jax, TFDS and absl may print."""
+    output, errors = processes.run('train.py', *flags, '--config.batch_size=0', status=2)
+    assert output == '' and errors.count('\n') == 1
+    assert errors.startswith('train.py: batch_size: expected a number in [1, inf), got 0')
 
 
-def test_a_loss_that_is_not_finite_ends_in_one_line_and_status_1(data_dir, tmp_path):
-    result = train_py(
-        '--config=configs/digits.py',
-        f'--workdir={tmp_path}',
-        f'--config.data.dir={data_dir}',
-        *TINY,
-        '--config.optim.learning_rate=1e38',
-    )
-    assert result.returncode == 1
-    assert result.stderr.count('\n') == 1
-    assert 'train.py: step ' in result.stderr and 'nothing of it was saved' in result.stderr
+def test_workdir_of_another_model_names_the_difference(flags, capsys):
+    assert train_py(*flags, *TINY) == 0
+    assert train_py(*flags, *TINY, '--config.model.heads=2') == 2
+    errors = capsys.readouterr().err
+    assert errors.count('\n') == 1
+    assert 'already holds a different run (model.heads: 4 there, 2 here)' in errors
 
 
-def test_configs_of_ones_own_and_another_folder(data_dir, tmp_path):
-    """A config outside the repository; the run directory is named after it."""
-    (tmp_path / 'mine.py').write_text(
+def test_a_loss_that_is_not_finite_ends_in_one_line_and_status_1(flags, capsys):
+    assert train_py(*flags, *TINY, '--config.optim.learning_rate=1e38') == 1
+    errors = capsys.readouterr().err
+    assert errors.count('\n') == 1
+    assert errors.startswith('train.py: step ') and 'was not saved' in errors
+
+
+def test_a_config_of_ones_own_in_another_folder(data_dir, tmp_path):
+    """The run directory is named after it."""
+    program = tmp_path / 'mine.py'
+    program.write_text(
         'from configs import digits\n'
         'def get_config():\n'
         '    config = digits.get_config()\n'
@@ -102,31 +94,37 @@ def test_configs_of_ones_own_and_another_folder(data_dir, tmp_path):
         f'    config.data.dir = {data_dir!r}\n'
         '    return config\n'
     )
-    command = [sys.executable, str(ROOT / 'train.py'), '--config=mine.py']
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert 'runs/mine: finished after 4 steps, test accuracy' in result.stdout
+    command = [processes.ROOT / 'train.py', '--config=mine.py']
+    output, errors = processes.run(*command, cwd=tmp_path)
+    assert 'runs/mine: finished after 4 steps, test accuracy' in output
+    assert errors == ''
     assert read_metrics(tmp_path / 'runs' / 'mine' / 'metrics.jsonl')[-1]['step'] == 4
-    assert result.stderr == ''
 
-    (tmp_path / 'mine.py').write_text(
-        (tmp_path / 'mine.py').read_text().replace('num_steps', 'num_step')
+
+def test_an_unknown_option_in_a_config_of_ones_own_names_the_nearest(tmp_path, capsys):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        'import vit_jax\n'
+        'def get_config():\n'
+        '    config = vit_jax.default_config()\n'
+        '    config.num_step = 4\n'
+        '    return config\n'
     )
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 2 and 'Did you mean "num_steps"' in result.stderr
-    assert result.stderr.count('\n') == 1
+    assert train_py(f'--config={path}') == 2
+    errors = capsys.readouterr().err
+    assert 'Did you mean "num_steps"' in errors and errors.count('\n') == 1
 
 
-def test_a_terminal_gets_a_bar_with_loss_speed_and_time_left(data_dir, tmp_path):
-    flags = ['--config=configs/digits.py', f'--workdir={tmp_path}', f'--config.data.dir={data_dir}']
+def test_a_terminal_gets_a_bar_with_loss_speed_and_time_left(flags):
     terminal, other_end = pty.openpty()
     fcntl.ioctl(other_end, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 100, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, 'train.py', *flags, *TINY, '--config.num_steps=60'],
-        cwd=ROOT,
+    process = processes.start(
+        'train.py',
+        *flags,
+        *TINY,
+        '--config.num_steps=60',
         stdout=subprocess.DEVNULL,
         stderr=other_end,
-        env=os.environ | {'XLA_FLAGS': ''},
     )
     os.close(other_end)
     shown = ''
@@ -139,8 +137,25 @@ def test_a_terminal_gets_a_bar_with_loss_speed_and_time_left(data_dir, tmp_path)
     assert 'loss ' in shown and 'images/s' in shown and ' left' in shown and '60/60' in shown
 
 
-def test_help_explains():
-    result = train_py('--help')
-    assert result.returncode in (0, 1)  # absl's own status for --help
-    assert 'python train.py --config=configs/digits.py' in result.stdout
-    assert '--workdir' in result.stdout
+def test_help_explains(capsys):
+    assert train_py('--help') == 0
+    output = capsys.readouterr().out
+    assert 'python train.py --config=configs/digits.py' in output
+    assert '--workdir' in output
+
+
+def test_the_recipe_for_photographs_trains(photographs, tmp_path, capsys):
+    """S/16 on crops of the original pictures; here smaller and shorter."""
+    small = ['model.depth=1', 'data.image_size=32', 'batch_size=8', 'num_steps=2']
+    status = train_py(
+        '--config=configs/photographs.py',
+        f'--workdir={tmp_path}',
+        f'--config.data.source=folder:{photographs}',
+        '--config.optim.warmup_steps=1',
+        *(f'--config.{option}' for option in small),
+    )
+    output, errors = capsys.readouterr()
+    assert status == 0, errors
+    assert '21 pictures as a stream to train on' in output
+    model, _ = vit_jax.load_weights(tmp_path)
+    assert (model.dim, model.depth, model.patch_size, model.qkv_bias) == (384, 1, 16, True)

@@ -7,12 +7,12 @@ import pytest
 from conftest import from_vit_pytorch, peer
 
 from vit_jax.train.optim import create_optimizer, learning_rate_schedule
-from vit_jax.train.step import TrainState, train_step
+from vit_jax.train.step import Learner
 
 ARGUMENTS = dict(image_size=8, patch_size=4, num_classes=5, dim=16, depth=2, heads=2, mlp_dim=24)
 
 
-def test_training_equals_pytorchs(vit_pytorch, digits_config):
+def test_training_equals_pytorchs(vit_pytorch):
     """Ten steps of clipped SGD with momentum, warm-up and label smoothing, against torch's own."""
     import torch
 
@@ -23,23 +23,17 @@ def test_training_equals_pytorchs(vit_pytorch, digits_config):
     theirs = vit_pytorch.ViT(**ARGUMENTS)
     state_dict = {name: value.numpy().copy() for name, value in theirs.state_dict().items()}
     model, variables = from_vit_pytorch(state_dict, ARGUMENTS)
-    optim = digits_config.optim
-    optim.name, optim.learning_rate, optim.warmup_steps, optim.weight_decay = 'sgd', 0.05, 3, 0.0
-    optim.b1, optim.clip_norm = 0.9, 1.0
-    schedule = learning_rate_schedule(optim, num_steps=10)
-
-    optimizer = create_optimizer(optim, schedule)
-    params = variables['params']
-    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-    step = jax.jit(
-        partial(
-            train_step,
-            model=model,
-            optimizer=optimizer,
-            augment=lambda images, labels, _: (images, 0.9 * jax.nn.one_hot(labels, 5) + 0.02),
-            normalize=lambda images: images / jnp.float32(127.5) - 1,
-        )
+    schedule = learning_rate_schedule(0.05, warmup_steps=3, num_steps=10)
+    learner = Learner(
+        model,
+        normalize=lambda images: images / jnp.float32(127.5) - 1,
+        augment=lambda images, labels, _: (images, 0.9 * jax.nn.one_hot(labels, 5) + 0.02),
+        optimizer=create_optimizer(
+            'sgd', schedule, weight_decay=0.0, b1=0.9, b2=0.999, clip_norm=1.0
+        ),
     )
+    state = learner.init(jax.random.key(0), images[0], variables['params'])
+    step = jax.jit(learner.train_step)
     peer_optimizer = torch.optim.SGD(theirs.parameters(), lr=1.0, momentum=0.9)
     for i in range(10):
         batch = {'image': images[i], 'label': labels[i], 'position': np.arange(8)}

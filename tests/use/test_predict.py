@@ -1,15 +1,12 @@
 import csv
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
+import processes
 import pytest
-from conftest import ROOT
 from PIL import Image
 
 import vit_jax
@@ -42,16 +39,14 @@ def predictor(run_directory):
 
 @pytest.fixture(scope='module')
 def test_examples(data_dir):
-    from vit_jax.data.sources import open_source, open_split
     from vit_jax.data.preprocess import Preprocessing
+    from vit_jax.data.sources import open_source, open_split
 
     source = open_source('tfds:digits', data_dir)
     return open_split(source, 'test', Preprocessing((8, 8), 1, (0.5,), (0.5,)))
 
 
-def test_predictor_has_the_accuracy_that_the_run_wrote_down(
-    predictor, run_directory, test_examples
-):
+def test_predictor_has_the_accuracy_in_metrics_jsonl(predictor, run_directory, test_examples):
     line = read_metrics(run_directory / 'metrics.jsonl')[-1]
     probabilities = predictor(test_examples.images)
     assert probabilities.shape == (360, 10) and probabilities.dtype == np.float32
@@ -105,14 +100,14 @@ def test_top_k_is_sorted_and_named(predictor, test_examples):
 @pytest.mark.parametrize(
     'images, message',
     [
-        ('digit.png', 'put it into a list'),
+        ('digit.png', 'put it in a list'),
         ([np.zeros((8, 8), np.float32)], 'expected uint8'),
         (np.zeros((2, 8, 8, 2), np.uint8), 'expected uint8'),
-        (np.zeros((8, 8, 1), np.uint8), 'put a single picture into a list'),
+        (np.zeros((8, 8, 1), np.uint8), 'put a single picture in a list'),
         (['nothing.png'], 'nothing.png: no such file'),
     ],
 )
-def test_what_is_no_picture_is_told(predictor, images, message):
+def test_what_is_no_picture_raises(predictor, images, message):
     with pytest.raises(InputError, match=message):
         predictor(images)
 
@@ -129,11 +124,11 @@ def test_checkpoints_are_chosen_by_name_or_number(run_directory, test_examples):
     np.testing.assert_array_equal(
         vit_jax.Predictor(run_directory, step=60)(test_examples.images), newest
     )
-    with pytest.raises(InputError, match='no checkpoint 7; there are: .*60'):
+    with pytest.raises(InputError, match='no checkpoint 7; available: .*60'):
         vit_jax.Predictor(run_directory, step=7)
 
 
-def test_folders_that_are_no_runs_are_told(run_directory, tmp_path):
+def test_folders_that_are_no_runs_raise(run_directory, tmp_path):
     with pytest.raises(InputError, match='expected a run directory'):
         vit_jax.Predictor(tmp_path)
     shutil.copy(run_directory / 'description.json', tmp_path)
@@ -187,17 +182,10 @@ def test_summary_command_counts_every_parameter(run_directory, capsys):
 def test_predict_on_a_file_that_is_no_image_ends_in_one_line_and_status_2(run_directory, tmp_path):
     """As a process, with all that jax and Orbax may have to say."""
     (tmp_path / 'text.png').write_text('not a picture')
-    command = [sys.executable, '-m', 'vit_jax', 'predict', str(run_directory)]
-    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
-    result = subprocess.run(
-        [*command, str(tmp_path / 'text.png')],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 2 and result.stdout == ''
-    assert 'text.png: expected a picture' in result.stderr and result.stderr.count('\n') == 1
+    command = ['-m', 'vit_jax', 'predict', run_directory, tmp_path / 'text.png']
+    output, errors = processes.run(*command, status=2)
+    assert output == ''
+    assert 'text.png: expected a picture' in errors and errors.count('\n') == 1
 
 
 @pytest.mark.parametrize(

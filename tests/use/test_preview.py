@@ -1,15 +1,15 @@
-import subprocess
-import sys
 import tempfile
 
 import jax
 import numpy as np
+import processes
 import pytest
-from conftest import ROOT
 from PIL import Image
 
 from vit_jax.__main__ import main
 from vit_jax.errors import InputError
+from vit_jax.train import build
+from vit_jax.train.trainer import train
 from vit_jax.use.preview import CELL, LINE, MARGIN, contact_sheet, describe_target, preview
 
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # ml_collections'
@@ -19,13 +19,11 @@ MIXED = {'augment.mixup_alpha': 0.8, 'augment.cutmix_alpha': 1.0, 'augment.polic
 
 def test_the_sheet_has_what_goes_into_the_step(digits_config, monkeypatch):
     """The images and targets that train_step hands to the model, spied upon in a real step."""
-    from vit_jax import trainer
-
     digits_config.update_from_flattened_dict(MIXED)
     digits_config.augment.label_smoothing = 0.0
     digits_config.num_steps, digits_config.optim.warmup_steps = 2, 1
     seen = []
-    create = trainer.augmentation
+    create = build.create_augment
 
     def spying(*args):
         augment = create(*args)
@@ -39,12 +37,12 @@ def test_the_sheet_has_what_goes_into_the_step(digits_config, monkeypatch):
 
     digits_config.batch_size = 8
     with monkeypatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(trainer, 'augmentation', spying)
-        trainer.train(digits_config, folder)
+        patch.setattr(build, 'create_augment', spying)
+        train(digits_config, folder)
     jax.effects_barrier()
     drawn = []
     monkeypatch.setattr(
-        'vit_jax.preview.contact_sheet', lambda *x: drawn.append(x) or Image.new('L', (1, 1))
+        'vit_jax.use.preview.contact_sheet', lambda *x: drawn.append(x) or Image.new('L', (1, 1))
     )
     preview(digits_config, step=2, rows=2, columns=4)
     images, targets, names, columns, title = drawn[0]
@@ -78,16 +76,9 @@ def test_targets_in_words():
 
 
 def test_the_command_writes_a_picture(data_dir, tmp_path):
-    command = [sys.executable, '-m', 'vit_jax', 'preview', 'configs/digits.py', '-o']
+    command = ['-m', 'vit_jax', 'preview', 'configs/digits.py', '-o', tmp_path / 'sheet.png']
     flags = [f'--config.data.dir={data_dir}', '--config.augment.policy=trivialaugment']
-    result = subprocess.run(
-        [*command, tmp_path / 'sheet.png', *flags, '--rows', '2'],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert (result.stdout, result.stderr) == ('', '')
+    assert processes.run(*command, *flags, '--rows', '2') == ('', '')
     with Image.open(tmp_path / 'sheet.png') as sheet:
         assert sheet.size == (8 * (CELL + MARGIN) + MARGIN, 2 * (CELL + 2 * LINE + MARGIN) + 38)
 
@@ -100,9 +91,9 @@ def test_the_command_writes_a_picture(data_dir, tmp_path):
         (['configs/digits.py', '--config.augment.policy=all'], 'augment.policy: expected one of'),
         (
             ['configs/digits.py', '--config.augment.mix_prob=2'],
-            'augment.mix_prob: expected 0 to 1, got 2.0',
+            'augment.mix_prob: expected a number in [0, 1], got 2.0',
         ),
-        (['configs/digits.py', '--rows', '0'], 'expected a step, rows and columns from 1'),
+        (['configs/digits.py', '--rows', '0'], 'expected step, rows and columns of at least 1'),
         (['configs/digits.py', 'more'], 'expected only --flags, got more'),
         (['configs/finetune.py'], 'init.weights: expected a run directory'),
     ],
@@ -116,7 +107,7 @@ def test_wrong_previews_end_in_one_line(arguments, message, data_dir, tmp_path, 
     assert message in error and error.count('\n') == 1
 
 
-def test_an_ending_that_is_no_pictures_is_told(data_dir, tmp_path, capsys):
+def test_an_extension_that_is_not_a_pictures_raises(data_dir, tmp_path, capsys):
     command = ['preview', 'configs/digits.py', f'--config.data.dir={data_dir}', '-o']
     assert main([*command, str(tmp_path / 'sheet.doc')]) == 2
     assert 'expected a picture file such as preview.png' in capsys.readouterr().err
@@ -128,7 +119,7 @@ def test_other_commands_take_no_flags_of_a_config(capsys):
     assert end.value.code == 2 and 'unrecognized arguments' in capsys.readouterr().err
 
 
-def test_preview_tells_a_bad_example(digits_config, tmp_path):
+def test_preview_names_a_bad_example(digits_config, tmp_path):
     digits_config.data.source = f'folder:{tmp_path}'
     (tmp_path / 'train' / 'ape').mkdir(parents=True)
     (tmp_path / 'train' / 'ape' / 'a.jpg').write_text('no picture')

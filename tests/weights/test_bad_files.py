@@ -8,7 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 from conftest import peer, random_variables
-from references import random_google, random_timm
+from references.google import random_google
+from references.timm import random_timm
 from safetensors.numpy import load_file, save_file
 
 import vit_jax
@@ -86,9 +87,9 @@ def not_finite(tmp_path):
 
 def described_as(description):
     def make(tmp_path):
-        told = json.dumps({'description': description})
+        metadata = json.dumps({'description': description})
         state = random_timm(np.random.default_rng(0))
-        save_file(state, tmp_path / 'a.safetensors', {'vit_jax': told})
+        save_file(state, tmp_path / 'a.safetensors', {'vit_jax': metadata})
         return tmp_path / 'a.safetensors'
 
     return make
@@ -98,8 +99,8 @@ def huge_image(tmp_path):
     state = random_google(
         np.random.default_rng(0), flavour='big_vision', pool='gap', posemb='sincos2d'
     )
-    told = json.dumps({'arguments': {'image_size': 65532}})
-    save_file(state, tmp_path / 'a.safetensors', {'vit_jax': told})
+    metadata = json.dumps({'arguments': {'image_size': 65532}})
+    save_file(state, tmp_path / 'a.safetensors', {'vit_jax': metadata})
     return tmp_path / 'a.safetensors'
 
 
@@ -121,8 +122,10 @@ def foreign_metadata(tmp_path):
 
 
 def wrong_metadata(tmp_path):
-    told = json.dumps({'arguments': {'heads': 'two', 'depth': None}})
-    save_file(random_timm(np.random.default_rng(0)), tmp_path / 'a.safetensors', {'vit_jax': told})
+    metadata = json.dumps({'arguments': {'heads': 'two', 'depth': None}})
+    save_file(
+        random_timm(np.random.default_rng(0)), tmp_path / 'a.safetensors', {'vit_jax': metadata}
+    )
     return tmp_path / 'a.safetensors'
 
 
@@ -178,7 +181,7 @@ def folder_without_config(tmp_path):
 
 def file_out_of_its_folder(tmp_path):
     path = huggingface_folder(tmp_path) / 'model.safetensors'
-    save_file(load_file(path), path)  # without what our own files tell besides
+    save_file(load_file(path), path)  # without our own metadata
     return path
 
 
@@ -222,10 +225,10 @@ BAD = {
     hostile_header: 'expected a .npz file',
     not_finite: 'norm.bias: expected finite',
     huge_image: 'at most 65,536 patches',
-    huge_torch: 'GiB, and this machine has',
+    huge_torch: 'GiB, but this machine has',
     truncated_safetensors: 'expected a .safetensors file',
-    foreign_safetensors: 'the arrays of a ViT by google, timm, huggingface, seed, got conv1',
-    foreign_metadata: "'vit_jax' is not what this package writes",
+    foreign_safetensors: 'one of the formats google, timm, huggingface, seed, got conv1',
+    foreign_metadata: "'vit_jax' is not in this package's format",
     wrong_metadata: 'a.safetensors',
     text: 'expected a .safetensors file',
     unknown_ending: 'expected a file ending in',
@@ -240,15 +243,15 @@ BAD = {
 CONFIGS = [
     (dict(model_type='bert'), "expected model_type 'vit'"),
     (dict(hidden_act='relu'), 'expected hidden_act'),
-    (dict(num_attention_heads='two'), "'two' where heads was expected"),
-    (dict(num_hidden_layers=10**9), 'says depth=1000000000, its arrays say 2'),
-    (dict(hidden_size=32), 'says dim=32, its arrays say 16'),
+    (dict(num_attention_heads='two'), "'two' for heads, expected a number"),
+    (dict(num_hidden_layers=10**9), 'says depth=1000000000, but arrays say 2'),
+    (dict(hidden_size=32), 'says dim=32, but arrays say 16'),
     (dict(hidden_act={}), 'expected hidden_act'),
     (dict(id2label={str(i): 'a\nb' for i in range(5)}), 'expected names of 5 classes'),
     (dict(image_size=10**12), 'below 65,536'),
     (dict(image_size=400), 'expected 100 x 100 patches'),
-    (dict(image_size='large'), "'large' where image_size was expected"),
-    (dict(layer_norm_eps=None), 'None where norm_eps was expected'),
+    (dict(image_size='large'), "'large' for image_size, expected a number"),
+    (dict(layer_norm_eps=None), 'None for norm_eps, expected a number'),
     (dict(id2label={'0': 'ape'}), 'expected id2label with 5 classes, got 1'),
     (dict(pooler_act='relu'), "expected pooler_act 'tanh'"),
 ]

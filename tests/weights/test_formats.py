@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from conftest import assert_identical, assert_parity, peer, random_images, random_variables
-from references import google_logits, random_google, random_timm, timm_logits
+from references.google import google_logits, random_google
+from references.timm import random_timm, timm_logits
 from safetensors.numpy import load_file, save_file
 
 import vit_jax
@@ -44,9 +45,9 @@ def test_timm_weights_give_timm_logits_and_come_back_bit_identical(options, tmp_
     p1, p2 = options['patch']
     images = random_images(options['channels'], (3 * p1, 3 * p2))
     # 9 embeddings could as well be 5 of the prefix and 2 x 2 of patches.
-    told = {'posemb': 'learned_patches'} if options.get('registers') == 4 else {}
+    given = {'posemb': 'learned_patches'} if options.get('registers') == 4 else {}
     path = tmp_path / 'a.safetensors'
-    model, variables = vit_jax.load_weights(path, heads=options['heads'], **told)
+    model, variables = vit_jax.load_weights(path, heads=options['heads'], **given)
     pool = options.get('pool', 'token')
     expected = timm_logits(state, images, heads=options['heads'], pool=pool, patch=(p1, p2))
     assert_parity(model, variables, images, expected)
@@ -119,13 +120,13 @@ def test_google_weights_give_google_logits_and_come_back_bit_identical(options, 
     expected = google_logits(
         state, images, pool=options['pool'], patch=options['patch'], grid=options['grid']
     )
-    beside = {'opt/state/step': np.int64(3)} if prefix == 'opt/target/' else {}
-    np.savez(tmp_path / 'a.npz', **{prefix + name: x for name, x in state.items()}, **beside)
+    others = {'opt/state/step': np.int64(3)} if prefix == 'opt/target/' else {}
+    np.savez(tmp_path / 'a.npz', **{prefix + name: x for name, x in state.items()}, **others)
     size = {'image_size': (3 * p1, 3 * p2)} if options.get('posemb') == 'sincos2d' else {}
     weights = read_weights(tmp_path / 'a.npz', **size)
     assert_parity(weights.model, weights.variables, images, expected)
     assert weights.model.grid == grid
-    assert bool(weights.notes) == bool(beside)
+    assert bool(weights.notes) == bool(others)
 
     vit_jax.save_weights(tmp_path / 'b.npz', *weights[:2], format='google')
     with np.load(tmp_path / 'b.npz', allow_pickle=False) as back:
@@ -185,11 +186,11 @@ def test_a_timm_folder_tells_mean_and_std(tmp_path):
     config['model_args'] = {'num_heads': 2, 'act_layer': 'gelu_tanh', 'dynamic': True}
     config |= {'global_pool': 'avg', 'label_names': list('abcde')}
     (tmp_path / 'config.json').write_text(json.dumps(config))
-    told = read_weights(tmp_path)
-    assert (told.model.heads, told.model.gelu, told.model.pool) == (2, 'tanh', 'gap')
-    assert told.description['class_names'] == list('abcde')
-    assert 'left aside: model_args dynamic' in told.notes[0]
-    assert told.preprocessing().crop_fraction == 0
+    weights = read_weights(tmp_path)
+    assert (weights.model.heads, weights.model.gelu, weights.model.pool) == (2, 'tanh', 'gap')
+    assert weights.description['class_names'] == list('abcde')
+    assert 'ignored in config.json: model_args dynamic' in weights.notes[0]
+    assert weights.preprocessing().crop_fraction == 0
     config['model_args'] = {'act_layer': 'relu'}
     (tmp_path / 'config.json').write_text(json.dumps(config))
     with pytest.raises(InputError, match="expected act_layer gelu and .*'relu'"):

@@ -1,7 +1,7 @@
 """Augmentation inside the compiled step, each example with its own key.
 
-A key belongs to one example at one step and nothing else, so that what is drawn does not depend
-on how the batch is spread over devices.
+A key belongs to one example at one step, so the random numbers do not depend on how the batch is
+split over devices.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from vit_jax.errors import InputError
 Image = UInt8[Array, 'h w c']
 
 POLICIES = ('none', 'randaugment', 'autoaugment', 'trivialaugment')
-ERASED_AREA = (0.02, 1 / 3)  # of the image
+ERASED_AREA = (0.02, 1 / 3)  # fraction of the image
 ERASED_ASPECT = 3.3
 
 
@@ -52,26 +52,26 @@ def augment(
     Args:
       images: pixels 0 to 255.
       labels: classes, 0 to num_classes - 1.
-      keys: one for each example.
+      keys: one per example.
       num_classes: of the data set.
-      random_resized_crop: smallest share of the image that a part is cut out of, which is resized
-        to the old size; 0 for none.
-      pad_and_crop: pixels of black added on each side before a window of the old size is cut out.
+      random_resized_crop: smallest fraction of the image's area that is cropped and resized back to
+        the original size; 0 for none.
+      pad_and_crop: pixels of black padding on each side before a crop of the original size.
       horizontal_flip: mirror each image left to right with probability 1/2.
       color_jitter: largest change of brightness, contrast and saturation (factors 1 ± x), and of
-        the hue (± x turns of the colour wheel, up to 0.5).
-      policy: 'none', 'randaugment', 'autoaugment' (CIFAR-10's) or 'trivialaugment'.
+        hue (± x turns of the colour wheel, up to 0.5).
+      policy: 'none', 'randaugment', 'autoaugment' (the CIFAR-10 policy) or 'trivialaugment'.
       num_ops, magnitude: of randaugment.
-      erasing_prob: of replacing a rectangle by noise.
-      mixup_alpha, cutmix_alpha, mix_prob, mix_switch_prob: see `vit_jax.mix.mix`.
+      erasing_prob: probability of replacing a rectangle with noise.
+      mixup_alpha, cutmix_alpha, mix_prob, mix_switch_prob: see `vit_jax.augment.mix.mix`.
       label_smoothing: probability spread evenly over all classes, [0, 1).
-      axis_name: of the mapped axis over devices that share the batch, under pmap.
+      axis_name: of the mapped axis over the devices that share the batch, under pmap.
 
     Returns:
-      The images, and the targets: a distribution over the classes for each.
+      The images, and for each a target: a distribution over the classes.
 
     Raises:
-      InputError: where the policy is unknown, or the jitter out of range.
+      InputError: if the policy is unknown or the colour jitter is out of range.
     """
     check_augmentation(policy, color_jitter)
     operate: dict[str, Callable[[Image, jax.Array], Image]] = {
@@ -114,10 +114,10 @@ def augment(
 
 
 def check_augmentation(policy: str, color_jitter: tuple[float, ...]) -> None:
-    """Checks what no range of numbers tells.
+    """Validates the options that are not plain numbers.
 
     Raises:
-      InputError: as `augment`.
+      InputError: see `augment`.
     """
     if policy not in POLICIES:
         raise InputError(f'augment.policy: expected one of {", ".join(POLICIES)}, got {policy!r}')
@@ -127,8 +127,8 @@ def check_augmentation(policy: str, color_jitter: tuple[float, ...]) -> None:
         or color_jitter[3] > 0.5
     ):
         raise InputError(
-            f'augment.color_jitter: expected (brightness, contrast, saturation, hue), 0 to 1 and '
-            f'the hue to 0.5, got {color_jitter}'
+            f'augment.color_jitter: expected (brightness, contrast, saturation, hue), each 0 to 1 '
+            f'and hue at most 0.5, got {color_jitter}'
         )
 
 
@@ -157,7 +157,7 @@ def _flip(image: Image, key: jax.Array) -> Image:
 def _color_jitter(
     image: Image, key: jax.Array, brightness: float, contrast: float, saturation: float, hue: float
 ) -> Image:
-    """Torchvision's ColorJitter, always in this order."""
+    """torchvision's ColorJitter, always in this order."""
     draws = jax.random.uniform(key, (4,), minval=-1.0)
     factors = 1 + draws[:3] * jnp.array([brightness, contrast, saturation])
     image = look_up(image, _every_channel(brightness_table(factors[0]), image))
@@ -173,9 +173,9 @@ def _every_channel(table: UInt8[Array, '256'], image: Image) -> UInt8[Array, '25
 
 
 def _erase(image: Image, key: jax.Array, prob: float) -> Image:
-    """Random Erasing with uniform noise (https://arxiv.org/abs/1708.04896, its best variant).
+    """Random Erasing with uniform noise, the best variant in https://arxiv.org/abs/1708.04896.
 
-    A rectangle that is longer than the image is cut off, where the paper draws another.
+    A rectangle longer than the image is clipped; the paper draws another instead.
     """
     height, width, _ = image.shape
     use_key, box_key, noise_key = jax.random.split(key, 3)

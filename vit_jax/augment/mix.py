@@ -1,8 +1,8 @@
-"""Mixup and CutMix over the global batch, whatever of it a device holds.
+"""Mixup and CutMix over the global batch, however it is split over devices.
 
-Each example is mixed with the one that follows it in the global batch, and the last with the
-first: the order of examples is random already. So a batch's mixtures are the same on any number of
-devices, one example a device included, for the transfer of a single image between neighbours.
+Each example is mixed with the next one in the global batch, the last with the first; the order of
+examples is random already. So the mixtures are the same on any number of devices, even with one
+example per device, at the cost of transferring a single image between neighbours.
 """
 
 import jax
@@ -21,21 +21,21 @@ def mix(
     switch_prob: float,
     axis_name: str | None = None,
 ) -> tuple[UInt8[Array, 'b h w c'], Float[Array, 'b num_classes']]:
-    """Mixes each example with the next one, by weights of its own.
+    """Mixes each example with the next one, with its own random weight.
 
     Args:
       images, targets: of the examples.
-      keys: one for each.
-      mixup_alpha: the weight of the example itself is drawn from Beta(alpha, alpha), and both
-        images are added (https://arxiv.org/abs/1710.09412); 0 for no mixup.
-      cutmix_alpha: likewise, and a rectangle of the other image is put in
+      keys: one per example.
+      mixup_alpha: the example's own weight is drawn from Beta(alpha, alpha), and the two images are
+        averaged with it (https://arxiv.org/abs/1710.09412); 0 for no mixup.
+      cutmix_alpha: likewise, but a rectangle of the other image is pasted in
         (https://arxiv.org/abs/1905.04899); 0 for no CutMix.
-      prob: of mixing an example at all.
-      switch_prob: of CutMix where both are on.
-      axis_name: of the mapped axis over devices that share the batch.
+      prob: probability that an example is mixed at all.
+      switch_prob: probability of CutMix, if both are on.
+      axis_name: of the mapped axis over the devices that share the batch.
 
     Returns:
-      The mixtures; targets are weighted by the shares that the images really have.
+      The mixtures; targets are weighted by the actual shares of the images.
     """
     if not (mixup_alpha and cutmix_alpha):
         switch_prob = float(cutmix_alpha > 0)
@@ -65,7 +65,7 @@ def mix(
 
 
 def next_in_batch(x: Array, axis_name: str | None = None) -> Array:
-    """Of each row the one after it in the global batch; of the last row, the first."""
+    """For each row, the next one in the global batch; for the last row, the first."""
     first = x[:1]
     if axis_name is not None:
         devices = jax.lax.axis_size(axis_name)
@@ -76,7 +76,7 @@ def next_in_batch(x: Array, axis_name: str | None = None) -> Array:
 def rectangle(
     image: UInt8[Array, 'h w c'], corner: Float[Array, '2'], size: Float[Array, '2']
 ) -> Bool[Array, 'h w']:
-    """Which pixels of an image are in a rectangle, of top and left, height and width."""
+    """Which pixels lie in the rectangle with this corner (top, left) and size (height, width)."""
     height, width, _ = image.shape
     y, x = jnp.mgrid[:height, :width]
     low, high = corner, corner + size
@@ -86,8 +86,8 @@ def rectangle(
 def _random_rectangle(
     key: jax.Array, image: UInt8[Array, 'h w c'], share: Float[Array, '']
 ) -> Bool[Array, 'h w']:
-    """One of about this share of the area, in the image's aspect; its middle is anywhere."""
+    """A rectangle of the image's aspect and about this share of its area, centred anywhere."""
     sides = jnp.array(image.shape[:2])
     size = jnp.round(jnp.sqrt(share) * sides)
-    middle = jax.random.uniform(key, (2,)) * sides
-    return rectangle(image, jnp.round(middle - size / 2), size)
+    centre = jax.random.uniform(key, (2,)) * sides
+    return rectangle(image, jnp.round(centre - size / 2), size)

@@ -1,13 +1,13 @@
 """The operations that AutoAugment and its successors choose from, as Pillow defines them.
 
-All of them are one of three things: a way to look elsewhere for each pixel (an affine map), a
-table that every value is looked up in, or a mixture with another version of the image (grey,
-smoothed). So any one operation costs one map, one table and two mixtures; which one it is may
-differ from image to image of a batch, in one compiled program.
+Each is one of three things: an affine map of coordinates, a lookup table of pixel values, or a
+blend with another version of the image (grey, smoothed). So any one operation costs one map, one
+lookup and two blends, and one compiled program can apply a different operation to each image of a
+batch.
 
-Source: Pillow's Image, ImageOps, ImageEnhance and ImageFilter, whose arithmetic is followed to the
-rounding; where its floats fall just short of a whole number (autocontrast, mixtures), and where a
-map hits the border between two pixels, it may differ by one. Names by Cubuk et al., "AutoAugment"
+Source: Pillow's Image, ImageOps, ImageEnhance and ImageFilter, matched down to the rounding.
+Results may differ by one where Pillow's floats fall just short of a whole number (autocontrast,
+blends), and where a map hits the border between two pixels. Names by Cubuk et al., "AutoAugment"
 (https://arxiv.org/abs/1805.09501, table 6).
 """
 
@@ -23,7 +23,7 @@ Scalar = Float[Array, '']
 
 OPERATIONS = (
     'identity',
-    'shear_x',  # value: pixels sideways a row
+    'shear_x',  # value: horizontal pixels per row
     'shear_y',
     'translate_x',  # pixels
     'translate_y',
@@ -32,14 +32,14 @@ OPERATIONS = (
     'color',
     'contrast',
     'sharpness',
-    'posterize',  # bits that are kept
-    'solarize',  # values from this one on are inverted
-    'autocontrast',  # the rest take no value
+    'posterize',  # bits kept
+    'solarize',  # threshold: values from here up are inverted
+    'autocontrast',  # this one and the rest ignore the value
     'equalize',
     'invert',
 )
 
-FILL = 128  # grey, where a map looks outside of the image
+FILL = 128  # grey, for pixels from outside the image
 
 
 def apply_operation(image: Image, operation: Int[Array, ''], value: Scalar) -> Image:
@@ -47,8 +47,8 @@ def apply_operation(image: Image, operation: Int[Array, ''], value: Scalar) -> I
 
     Args:
       image: grey or RGB.
-      operation: its place in OPERATIONS.
-      value: see there.
+      operation: its index in OPERATIONS.
+      value: see OPERATIONS.
     """
     image = warp(image, _maps(value, *image.shape[:2])[operation])
     image = look_up(image, _tables(image, value)[operation])
@@ -57,13 +57,13 @@ def apply_operation(image: Image, operation: Int[Array, ''], value: Scalar) -> I
 
 
 def warp(image: Image, coefficients: Float[Array, '6']) -> Image:
-    """Takes each pixel (x, y) from (ax + by + c, dx + ey + f), the nearest one.
+    """Takes each pixel (x, y) from (ax + by + c, dx + ey + f), with nearest-neighbour sampling.
 
-    dm_pix.affine_transform does it too, by coordinates of every channel of every pixel, for four
-    (32 pixels) to seven (224 pixels) times the time on CPUs.
+    dm_pix.affine_transform does this too, but computes coordinates for every channel of every
+    pixel, which takes four (32 pixels) to seven (224 pixels) times as long on CPUs.
 
     Args:
-      coefficients: a, b, c, d, e, f, for the middles of pixels: the first one is (0.5, 0.5).
+      coefficients: a, b, c, d, e, f, for coordinates of pixel centres: the first is (0.5, 0.5).
     """
     height, width, _ = image.shape
     y, x = jnp.mgrid[:height, :width] + 0.5
@@ -75,20 +75,20 @@ def warp(image: Image, coefficients: Float[Array, '6']) -> Image:
 
 
 def look_up(image: Image, table: UInt8[Array, '256 c']) -> Image:
-    """Replaces each value by what its channel's table has for it."""
+    """Replaces each value with its entry in its channel's table."""
     return jnp.take_along_axis(table, image.reshape(-1, image.shape[-1]), axis=0).reshape(
         image.shape
     )
 
 
 def blend(other: Any, image: Any, factor: Scalar) -> UInt8[Array, '...']:
-    """From `other` (factor 0) to the image (1) and beyond, cut off as Pillow does."""
+    """From `other` (factor 0) to the image (1) and beyond, clipped as in Pillow."""
     mixture = other + factor * (image - jnp.asarray(other, jnp.float32))
     return jnp.clip(mixture, 0, 255).astype(jnp.uint8)
 
 
 def grey(image: Image) -> UInt8[Array, 'h w 1']:
-    """ITU-R 601's luma, rounded."""
+    """ITU-R 601 luma, rounded."""
     if image.shape[-1] != 3:
         return image
     weights = jnp.array([19595, 38470, 7471], jnp.int32)  # of 2 ** 16
@@ -96,12 +96,12 @@ def grey(image: Image) -> UInt8[Array, 'h w 1']:
 
 
 def color(image: Image, factor: Scalar) -> Image:
-    """From grey (factor 0) to more saturated than before (above 1)."""
+    """From grey (factor 0) to the image (1) and more saturated (above 1)."""
     return blend(grey(image), image, factor)
 
 
 def sharpness(image: Image, factor: Scalar) -> Image:
-    """From smoothed (factor 0) to sharper than before (above 1); the outermost pixels stay."""
+    """From smoothed (factor 0) to the image (1) and sharper (above 1); border pixels stay."""
     kernel = jnp.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], jnp.float32) / 13
     height, width, _ = image.shape
     padded = jnp.pad(image.astype(jnp.float32), ((1, 1), (1, 1), (0, 0)))
@@ -113,12 +113,12 @@ def sharpness(image: Image, factor: Scalar) -> Image:
 
 
 def brightness_table(value: Scalar) -> UInt8[Array, '256']:
-    """From black (factor 0) to brighter than before (above 1)."""
+    """From black (factor 0) to the image (1) and brighter (above 1)."""
     return blend(jnp.zeros(256), _VALUES, value)
 
 
 def contrast_table(image: Image, value: Scalar) -> UInt8[Array, '256']:
-    """From the mean of its grey (factor 0) to more contrast than before (above 1)."""
+    """From the mean grey value (factor 0) to the image (1) and more contrast (above 1)."""
     total, number = grey(image).sum(dtype=jnp.uint32), image.shape[0] * image.shape[1]
     mean = (2 * total + number) // (2 * number)  # rounded; exact up to 8 megapixels
     return blend(jnp.full(256, mean), _VALUES, value)
@@ -152,14 +152,14 @@ def _tables(image: Image, value: Scalar) -> UInt8[Array, 'operations 256 c']:
 
 
 def _autocontrast_table(counts: Int[Array, '256']) -> UInt8[Array, '256']:
-    """Stretches what is there to 0 … 255."""
+    """Stretches the range of values to 0 … 255."""
     low, high = jnp.argmax(counts > 0), 255 - jnp.argmax(counts[::-1] > 0)
     stretched = (_VALUES.astype(jnp.int32) - low) * 255 // jnp.maximum(high - low, 1)
     return jnp.where(high > low, jnp.clip(stretched, 0, 255).astype(jnp.uint8), _VALUES)
 
 
 def _equalize_table(counts: Int[Array, '256']) -> UInt8[Array, '256']:
-    """Spreads what is there evenly over 0 … 255."""
+    """Spreads the values evenly over 0 … 255."""
     last = counts[255 - jnp.argmax(counts[::-1] > 0)]
     step = (counts.sum() - last) // 255
     below = jnp.cumsum(counts) - counts
@@ -170,8 +170,8 @@ def _equalize_table(counts: Int[Array, '256']) -> UInt8[Array, '256']:
 def _maps(value: Scalar, height: int, width: int) -> Float[Array, 'operations 6']:
     angle = -jnp.deg2rad(value)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    middle_x, middle_y = width / 2, height / 2
-    still = (1, 0, 0, 0, 1, 0)
+    centre_x, centre_y = width / 2, height / 2
+    identity = (1, 0, 0, 0, 1, 0)
     maps: dict[str, Any] = {
         'shear_x': (1, value, 0, 0, 1, 0),
         'shear_y': (1, 0, 0, value, 1, 0),
@@ -180,11 +180,11 @@ def _maps(value: Scalar, height: int, width: int) -> Float[Array, 'operations 6'
         'rotate': (
             cos,
             sin,
-            middle_x - cos * middle_x - sin * middle_y,
+            centre_x - cos * centre_x - sin * centre_y,
             -sin,
             cos,
-            middle_y + sin * middle_x - cos * middle_y,
+            centre_y + sin * centre_x - cos * centre_y,
         ),
     }
-    rows = [jnp.stack(jnp.broadcast_arrays(*maps.get(name, still))) for name in OPERATIONS]
+    rows = [jnp.stack(jnp.broadcast_arrays(*maps.get(name, identity))) for name in OPERATIONS]
     return jnp.stack([row.astype(jnp.float32) for row in rows])

@@ -1,8 +1,8 @@
-"""Which operations an image goes through: RandAugment, AutoAugment's for CIFAR, TrivialAugment.
+"""Augmentation policies: RandAugment, AutoAugment's for CIFAR-10, TrivialAugment.
 
-The strongest values are torchvision's. Unlike the authors' code, which big_vision has too, values
-that may go either way have a random sign for brightness and the like as well, and a larger
-magnitude solarises more, not less.
+The strongest values are torchvision's. Unlike in the authors' code (and big_vision's), the sign is
+random for brightness, colour, contrast and sharpness too, and a larger magnitude solarises more,
+not less.
 """
 
 import jax
@@ -13,14 +13,14 @@ from vit_jax.augment.operations import OPERATIONS, apply_operation
 
 Image = UInt8[Array, 'h w c']
 
-WITHOUT_INVERT = OPERATIONS.index('invert')  # RandAugment and TrivialAugment do without
+WITHOUT_INVERT = OPERATIONS.index('invert')  # RandAugment and TrivialAugment stop before it
 SIGNED = slice(OPERATIONS.index('shear_x'), OPERATIONS.index('posterize'))
 
-# By operation: the value that changes nothing, and how far from it the strongest is.
+# By operation: the neutral value, and the strongest change from it.
 SPANS = {
     'shear_x': (0.0, 0.3),
     'shear_y': (0.0, 0.3),
-    'translate_x': (0.0, 150 / 331),  # of the side
+    'translate_x': (0.0, 150 / 331),  # fraction of the side
     'translate_y': (0.0, 150 / 331),
     'rotate': (0.0, 30.0),
     'brightness': (1.0, 0.9),
@@ -33,7 +33,7 @@ SPANS = {
 WIDE_SPANS = {
     'shear_x': (0.0, 0.99),
     'shear_y': (0.0, 0.99),
-    'translate_x': (0.0, 1.0),  # 32 pixels of CIFAR's 32
+    'translate_x': (0.0, 1.0),  # CIFAR: 32 of 32 pixels
     'translate_y': (0.0, 1.0),
     'rotate': (0.0, 135.0),
     'brightness': (1.0, 0.99),
@@ -44,7 +44,7 @@ WIDE_SPANS = {
     'solarize': (256.0, -256.0),
 }
 
-# Two operations each, with their probabilities and levels of 0 to 9.
+# Pairs of (operation, probability, level from 0 to 9).
 CIFAR_POLICY = (
     (('invert', 0.1, 0), ('contrast', 0.2, 6)),
     (('rotate', 0.7, 2), ('translate_x', 0.3, 9)),
@@ -75,11 +75,11 @@ CIFAR_POLICY = (
 
 
 def randaugment(image: Image, key: jax.Array, *, num_ops: int, magnitude: float) -> Image:
-    """A few random operations of one strength.
+    """Random operations of one fixed strength.
 
     Args:
-      num_ops: how many, one after the other.
-      magnitude: 0 (none) to 10 (the strongest).
+      num_ops: number of operations, applied in sequence.
+      magnitude: 0 (none) to 10 (strongest).
 
     Source: Cubuk et al., https://arxiv.org/abs/1909.13719.
     """
@@ -91,9 +91,9 @@ def randaugment(image: Image, key: jax.Array, *, num_ops: int, magnitude: float)
 
 
 def trivialaugment(image: Image, key: jax.Array) -> Image:
-    """One random operation of a random strength, up to very strong ones.
+    """One random operation of random strength, up to very strong.
 
-    Source: Müller and Hutter, https://arxiv.org/abs/2103.10158, the "wide" ranges.
+    Source: Müller and Hutter, https://arxiv.org/abs/2103.10158, with its "wide" ranges.
     """
     choice_key, level_key, sign_key = jax.random.split(key, 3)
     operation = jax.random.randint(choice_key, (), 0, WITHOUT_INVERT)
@@ -102,7 +102,7 @@ def trivialaugment(image: Image, key: jax.Array) -> Image:
 
 
 def autoaugment(image: Image, key: jax.Array) -> Image:
-    """One of the 25 pairs of operations that were found for CIFAR-10.
+    """A random one of the 25 pairs of operations found for CIFAR-10.
 
     Source: Cubuk et al., https://arxiv.org/abs/1805.09501, table 7.
     """
@@ -125,7 +125,7 @@ def _apply(
     level: float | Float[Array, ''],
     spans: dict[str, tuple[float, float]],
 ) -> Image:
-    """Applies an operation with a strength of 0 to 1, of a random sign where there may be one."""
+    """Applies an operation with a strength of 0 to 1, and a random sign if it is in SIGNED."""
     neutral, strongest = jnp.array([spans.get(name, (0.0, 0.0)) for name in OPERATIONS]).T
     signed = jnp.zeros(len(OPERATIONS), bool).at[SIGNED].set(True)
     sides = jnp.ones(len(OPERATIONS))

@@ -14,8 +14,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     `train_test_split(test_size=0.2, stratify=target, random_state=0)`. Grey values 0 to 16 become
     0 to 255 (x * 255 / 16, rounded down).
 
-    Source: UCI "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998), its test
-    part, as packed by `sklearn.datasets.load_digits`.
+    Source: the test set of UCI's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak,
+    1998), as packaged in `sklearn.datasets.load_digits`.
     """
 
     VERSION = tfds.core.Version('1.0.0')

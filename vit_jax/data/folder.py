@@ -24,7 +24,7 @@ class FolderSplit:
         self.num_classes = num_classes
 
     def load(self) -> None:
-        """Each file is read when it is due."""
+        """Does nothing: each file is read when it is due."""
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -37,17 +37,18 @@ class FolderSplit:
 class FolderSource:
     """Pictures under PATH/SPLIT/CLASS/, or under PATH/CLASS/.
 
-    With a folder PATH/train, the folders in PATH are the splits. Without one they are the classes,
-    and a hash of class and file name puts a tenth of the pictures into 'test' and the others into
-    'train', the same wherever the folder lies and whatever else is added to it.
+    If PATH/train exists, the folders in PATH are the splits. Otherwise they are the classes, and a
+    hash of class and file name puts a tenth of the pictures into 'test' and the rest into 'train':
+    the same ones wherever the folder lies and whatever else is added to it.
 
     Attributes:
-      name: as a SOURCE.
-      class_names: in the order of the labels, that of the alphabet.
-      channels: 3; every picture is turned into RGB.
+      name: the SOURCE, 'folder:PATH'.
+      class_names: in label order, which is alphabetical.
+      channels: 3; every picture is converted to RGB.
 
     Raises:
-      InputError: where there is no such folder, or classes without pictures, or only outside train.
+      InputError: if the folder is missing or has no classes, a class has no pictures, or a class is
+        missing from train.
     """
 
     channels = 3
@@ -77,16 +78,16 @@ class FolderSource:
 
     def prepare(self, manual_dir: str | None = None) -> str:
         """Does nothing, and says so."""
-        return 'pictures are read as they are'
+        return 'pictures need no preparation'
 
     def open(self, split: str) -> FolderSplit:
-        """The pictures of a split, in the order of classes and names.
+        """The pictures of a split, sorted by class and name.
 
         Args:
-          split: folder in PATH, or 'train' or 'test'; TFDS's slices such as 'train[:99%]' too.
+          split: a folder in PATH, or 'train' or 'test'; or a TFDS slice such as 'train[:99%]'.
 
         Raises:
-          InputError: where there is no such split, or it is empty.
+          InputError: if there is no such split, or it is empty.
         """
         label = {name: i for i, name in enumerate(self.class_names)}
         examples = {
@@ -99,14 +100,14 @@ class FolderSource:
         }
         try:
             parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
-        except (ValueError, NotImplementedError):  # of 'all[:80%]'
+        except (ValueError, NotImplementedError):  # such as for 'all[:80%]'
             raise InputError(
-                f'{self.name}: expected a split out of {", ".join(sorted(infos))} or a slice of '
-                f'one (data.train_split, data.test_split), got {split!r}'
+                f'{self.name}: expected one of the splits {", ".join(sorted(infos))}, or a slice '
+                f'of one (data.train_split, data.test_split), got {split!r}'
             ) from None
         chosen = []
         for part in parts:
-            # Slices are of a fixed random order; what they hold is in that of the classes again.
+            # A slice is taken in a fixed random order, then sorted by class again.
             shuffled = sorted(
                 examples[part.splitname], key=lambda x: _digest(self.class_names[x[1]], x[0])
             )
@@ -122,10 +123,10 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _pictures(split: Path) -> dict[str, list[str]]:
-    """Class names and the pictures of each, in order.
+    """Class names and the pictures of each, both sorted.
 
     Raises:
-      InputError: where there are no classes, or one has no pictures.
+      InputError: if there are no classes, or one has no pictures or an unprintable name.
     """
     classes = {
         folder.name: sorted(
@@ -135,15 +136,15 @@ def _pictures(split: Path) -> dict[str, list[str]]:
         )
         for folder in _folders(split)
     }
-    if odd := [name for name in classes if not name.isprintable()]:
-        raise InputError(f'{split}: expected a class name that can be printed, got {odd[0]!r}')
+    if unprintable := [name for name in classes if not name.isprintable()]:
+        raise InputError(f'{split}: expected printable class names, got {unprintable[0]!r}')
     if not classes:
-        raise InputError(f'{split}: expected a folder for each class in it, but there is none')
+        raise InputError(f'{split}: expected a folder for each class, got none')
     for name, paths in classes.items():
         if not paths:
             raise InputError(
                 f'{split / name}: expected pictures ({", ".join(ENDINGS)}), got none; '
-                f'put some there, or remove the folder'
+                f'add some, or remove the folder'
             )
     return classes
 
@@ -153,5 +154,5 @@ def _is_test(class_name: str, path: str) -> bool:
 
 
 def _digest(class_name: str, path: str) -> bytes:
-    """Random bytes that belong to a picture, wherever the folder lies."""
+    """A picture's random bytes, the same wherever the folder lies."""
     return hashlib.sha256(os.fsencode(f'{class_name}/{os.path.basename(path)}')).digest()

@@ -1,4 +1,4 @@
-"""A split in memory: decoded once, then one vectorised gather a batch."""
+"""A split in memory: decoded once, then one vectorised gather per batch."""
 
 import dataclasses
 import os
@@ -20,12 +20,12 @@ Batch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-    """A whole split, resized; each process of a run has all of it.
+    """A whole split, resized; each process of a run holds all of it.
 
     Args:
       images: pixels.
       labels: classes.
-      skipped: what was wrong with examples that are not in it, by their places in the source.
+      skipped: the reason for each example left out, by its index in the split as stored.
     """
 
     images: UInt8[np.ndarray, 'num_examples h w c']
@@ -40,7 +40,7 @@ class InMemory:
         return len(self.labels)
 
     def train_batches(self, order: TrainOrder, steps: range) -> grain.IterDataset[Batch]:
-        """The batches of some steps; see `vit_jax.data.batches.train_batches`."""
+        """The batches of a range of steps; see `vit_jax.data.batches.train_batches`."""
 
         def batch(step: int) -> Batch:
             position = np.array(order.rows, np.int32)
@@ -58,7 +58,7 @@ class InMemory:
         return _prefetched(grain.MapDataset.range(order.steps.stop).map(batch))
 
     def gather(self, indices: np.ndarray) -> Batch:
-        """Images and labels of some examples."""
+        """Images and labels of the examples with these indices."""
         return {
             'image': np.take(self.images, indices, axis=0),
             'label': np.take(self.labels, indices),
@@ -66,15 +66,15 @@ class InMemory:
 
 
 def _prefetched(batches: grain.MapDataset[Batch]) -> grain.IterDataset[Batch]:
-    """By one thread, two ahead: memory is fast enough."""
+    """One thread, two batches ahead, is fast enough from memory."""
     return batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
 
 
 def read_into_memory(reader: Reader, preprocessing: Preprocessing) -> InMemory:
-    """Decodes and resizes a split, in as many threads as there are cores.
+    """Decodes and resizes a split, with one thread per core.
 
     Raises:
-      InputError: where an example cannot be used and is not to be left out, or none is left.
+      InputError: if an example is unusable and is not to be skipped, or none is usable.
     """
     images = np.empty((len(reader), *preprocessing.shape), np.uint8)
     labels = np.empty(len(reader), np.int32)
@@ -96,10 +96,10 @@ def read_into_memory(reader: Reader, preprocessing: Preprocessing) -> InMemory:
                 images[count], labels[count] = example
                 count += 1
     if count == 0:
-        raise InputError(f'expected pictures, but none can be used: {reader.skipped[0]}')
+        raise InputError(f'expected pictures, but none is usable: {reader.skipped[0]}')
     return InMemory(images[:count], labels[:count], reader.skipped)
 
 
 def num_cores() -> int:
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

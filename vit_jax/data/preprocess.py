@@ -1,6 +1,6 @@
-"""What happens to every picture before the model sees it, in training and in use alike.
+"""Preprocessing of every picture before the model sees it, in training and inference alike.
 
-`resize` runs on the host, once a picture; `normalize` runs in the compiled step.
+`resize` runs on the host, once per picture; `normalize` runs in the compiled step.
 """
 
 import dataclasses
@@ -18,19 +18,18 @@ from vit_jax.model.shapes import pair
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Size, channels and normalisation that belong to a trained model.
+    """The size, channels and normalisation that a trained model expects.
 
     Args:
       image_size: (height, width) in pixels that every picture is resized to.
       channels: 1 (grey) or 3 (RGB).
-      mean, std: per channel or one for all, on the scale where pixels lie in [0, 1].
-      crop_fraction: what is resized is the middle of the picture, in the aspect of image_size and
-        so large a share of the largest such part (0.875 is the usual 224 out of 256 pixels); 0 for
-        the whole picture, whatever its aspect.
+      mean, std: per channel or one for all, for pixels in [0, 1].
+      crop_fraction: centre crop: the fraction kept of each side of the largest centred part with
+        image_size's aspect ratio (0.875: the usual 224 of 256). 0: squash the whole picture.
 
     Raises:
-      InputError: where the channels cannot be made from pictures, mean and std do not fit them, or
-        the fraction is none.
+      InputError: if channels is neither 1 nor 3, mean or std does not fit it, or crop_fraction is
+        out of range.
     """
 
     image_size: tuple[int, int]
@@ -41,7 +40,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
-            raise InputError(f'expected pictures of 1 or 3 channels, got {self.channels}')
+            raise InputError(f'expected pictures with 1 or 3 channels, got {self.channels}')
         for name in ('mean', 'std'):
             values = getattr(self, name)
             if not all(isinstance(x, int | float) and math.isfinite(x) for x in values):
@@ -52,7 +51,7 @@ class Preprocessing:
                     f'channels, got {len(values)}: {values}'
                 )
         if min(self.std) < 1e-6:
-            raise InputError(f'data.std: expected numbers from 1e-6, got {self.std}')
+            raise InputError(f'data.std: expected numbers of at least 1e-6, got {self.std}')
         fraction = self.crop_fraction
         if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
             raise InputError(f'data.crop_fraction: expected 0 to 1, got {fraction}')
@@ -64,17 +63,17 @@ class Preprocessing:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image: height, width, channels."""
+        """(height, width, channels) of an image."""
         return (*self.image_size, self.channels)
 
     def resize(self, picture: np.ndarray | Image.Image) -> UInt8[np.ndarray, 'h w c']:
-        """Bilinear with antialiasing to `image_size`, in the model's number of channels.
+        """Resizes to `image_size`, bilinear with antialiasing, in the model's number of channels.
 
         Args:
           picture: PIL image, or uint8 array [height, width] or [height, width, c], c 1, 3 or 4.
 
         Raises:
-          InputError: where an array is something else.
+          InputError: if it is anything else, or has more than 8 bits per channel.
         """
         if isinstance(picture, np.ndarray):
             picture = picture[..., None] if picture.ndim == 2 else picture
@@ -87,23 +86,23 @@ class Preprocessing:
                 return picture
             picture = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
         if picture.mode.startswith(('I', 'F')):
-            raise InputError(f'expected a picture of 8 bits a channel, got mode {picture.mode}')
+            raise InputError(f'expected a picture of 8 bits per channel, got mode {picture.mode}')
         picture = picture.convert('L' if self.channels == 1 else 'RGB')
         size = self.image_size[::-1]
         if picture.size != size or self.crop_fraction not in (0, 1):
-            box = self._middle(*picture.size) if self.crop_fraction else None
+            box = self._centre_box(*picture.size) if self.crop_fraction else None
             picture = picture.resize(size, Image.Resampling.BILINEAR, box)
         return np.asarray(picture).reshape(self.shape)
 
-    def _middle(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom of what is resized, pixels."""
+    def _centre_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the centre crop, pixels."""
         rows, columns = self.image_size
         scale = self.crop_fraction * min(height / rows, width / columns)
         left, top = max(width - scale * columns, 0) / 2, max(height - scale * rows, 0) / 2
         return left, top, width - left, height - top
 
     def recolour(self, pixels: UInt8[np.ndarray, 'h w any']) -> UInt8[np.ndarray, 'h w c']:
-        """Pixels of 1, 3 or 4 channels in the model's number of channels."""
+        """Converts pixels with 1, 3 or 4 channels to the model's number of channels."""
         if pixels.shape[-1] == self.channels:
             return pixels
         if pixels.shape[-1] == 1:

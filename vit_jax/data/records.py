@@ -1,4 +1,4 @@
-"""One example as its source has it, and what becomes of one that cannot be used."""
+"""Examples as stored, before decoding, and what happens to unusable ones."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -15,8 +15,8 @@ class Record(NamedTuple):
 
     Args:
       picture: content of a picture file; or pixels, uint8 [h, w, c].
-      label: the class, expected from 0 to the number of classes - 1.
-      name: for messages: where the example is to be found.
+      label: the class; 0 to num_classes - 1 is valid.
+      name: where to find the example, for messages.
     """
 
     picture: bytes | np.ndarray
@@ -32,12 +32,12 @@ class Record(NamedTuple):
 
 @runtime_checkable
 class Split(Protocol):
-    """The records of a split, by their places in it; read from many threads at once.
+    """The records of a split, by index; many threads read it at once.
 
     Attributes:
       num_classes: of the data set.
-      random_access: whether a record can be had without reading those before it; otherwise `load`
-        reads all, which has to come first.
+      random_access: whether a record can be read without those before it; if not, `load` must be
+        called first, which reads them all.
     """
 
     num_classes: int
@@ -53,13 +53,13 @@ class Reader:
 
     Args:
       split: whose records.
-      on_error: 'raise', or 'skip' for going on without those that cannot be used.
+      on_error: 'raise', or 'skip' to leave out unusable records.
 
     Attributes:
-      skipped: what was wrong with those, by their places in the split.
+      skipped: the reason for each skipped record, by its index in the split.
 
     Raises:
-      InputError: where on_error is something else.
+      InputError: if on_error is anything else.
     """
 
     def __init__(self, split: Split, on_error: str = 'raise') -> None:
@@ -75,13 +75,13 @@ class Reader:
     def read(
         self, index: int, to_pixels: Callable[[Record], np.ndarray]
     ) -> tuple[np.ndarray, int] | None:
-        """Pixels and label of one record; None where it is left out.
+        """Pixels and label of one record; None if it is skipped.
 
         Args:
-          to_pixels: what to make of the record's picture.
+          to_pixels: record → pixels.
 
         Raises:
-          InputError: where the file cannot be read, is no picture, or its label is out of range.
+          InputError: if the file cannot be read, is not a picture, or its label is out of range.
         """
         try:
             record = self._split[index]
@@ -94,7 +94,7 @@ class Reader:
         except InputError as error:
             if not self._skip:
                 raise InputError(
-                    f"{error}; mend it, or leave such examples out with data.on_error='skip'"
+                    f"{error}; fix it, or set data.on_error='skip' to leave such examples out"
                 ) from None
             self.skipped[index] = str(error)
             return None

@@ -1,8 +1,8 @@
-"""A split that is read as training goes: random access, decoding in threads, bounded memory.
+"""A split decoded during training: random access, decoding threads, bounded memory.
 
 Whatever the size of the data set, at most six batches of decoded images are held: one in use, two
-that are ready on the devices, one on its way there, one being put together, one being decoded; and
-two runs of images for each thread, so that none has to wait.
+ready on the devices, one in transfer, one being assembled and one being decoded; plus two chunks of
+images per thread, so that no thread waits.
 """
 
 import functools
@@ -21,8 +21,8 @@ from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.records import Reader, Record
 from vit_jax.errors import InputError
 
-RUN = 16  # rows that a thread decodes in one go, at most; one by one costs a tenth of the speed
-STEPS = 8  # that threads may be at, with the examples of each at hand
+CHUNK = 16  # rows per decoding task, at most; single rows cost a tenth of the speed
+LOOKAHEAD = 8  # steps whose orders are cached; threads may be at different steps
 
 
 class Stream:
@@ -31,11 +31,11 @@ class Stream:
     Args:
       reader: of the split.
       preprocessing: of every picture.
-      min_area: smallest share of a picture that a random-resized-crop of training takes; 0 for
-        none, which sees pictures as evaluation does.
+      min_area: smallest fraction of a picture that random-resized-crop keeps in training; 0 for no
+        such crop: pictures as in evaluation.
 
     Attributes:
-      skipped: what was wrong with examples that were left out, by their places in the split.
+      skipped: the reason for each skipped example, by its index in the split.
     """
 
     def __init__(self, reader: Reader, preprocessing: Preprocessing, min_area: float = 0.0) -> None:
@@ -52,11 +52,11 @@ class Stream:
         return len(self._reader)
 
     def train_batches(self, order: TrainOrder, steps: range) -> grain.IterDataset[Batch]:
-        """The batches of some steps; see `vit_jax.data.batches.train_batches`.
+        """The batches of a range of steps; see `vit_jax.data.batches.train_batches`.
 
-        In the place of an example that is left out stands the one that follows it in the split.
+        A skipped example is replaced by the next usable one in the split.
         """
-        examples = functools.lru_cache(maxsize=STEPS)(order.examples)
+        examples = functools.lru_cache(maxsize=LOOKAHEAD)(order.examples)
 
         def row(step: int, at: int) -> dict[str, Any]:
             to_pixels = self._eval_pixels
@@ -66,15 +66,15 @@ class Stream:
             for index in itertools.chain(range(first, self.num_examples), range(first)):
                 if found := self._reader.read(index, to_pixels):
                     return _named(*found) | {'position': np.int32(order.rows[at])}
-            raise InputError(f'expected pictures, but none can be used: {self.skipped[first]}')
+            raise InputError(f'expected pictures, but none is usable: {self.skipped[first]}')
 
         return _decoded(row, steps, len(order.rows))
 
     def eval_batches(self, order: EvalOrder) -> grain.IterDataset[Batch]:
         """All batches; see `vit_jax.data.batches.eval_batches`. Skipped examples do not count."""
 
-        examples = functools.lru_cache(maxsize=STEPS)(order.examples)
-        counts = functools.lru_cache(maxsize=STEPS)(order.counts)
+        examples = functools.lru_cache(maxsize=LOOKAHEAD)(order.examples)
+        counts = functools.lru_cache(maxsize=LOOKAHEAD)(order.counts)
 
         def row(step: int, at: int) -> dict[str, Any]:
             found = None
@@ -89,7 +89,7 @@ class Stream:
         return self._preprocessing.resize(record.decode())
 
     def _train_pixels(self, seed: int, step: int, row: int, record: Record) -> np.ndarray:
-        """A random-resized-crop; what it takes depends on the row of the batch alone."""
+        """A random-resized-crop; its random numbers depend only on seed, step and row."""
         uniform = random_uniform(2 * ATTEMPTS + 2, seed, step, row)
 
         def choose(height: int, width: int) -> Any:
@@ -110,30 +110,30 @@ def _named(image: np.ndarray, label: int) -> dict[str, Any]:
 def _decoded(
     row: Callable[[int, int], dict[str, Any]], steps: range, num_rows: int
 ) -> grain.IterDataset[Batch]:
-    """Batches of rows, by threads that take several at a time.
+    """Batches of rows, decoded chunk by chunk in threads.
 
     Args:
-      row: (step, place among our rows) → the arrays of an example.
+      row: (step, index among this process's rows) → the arrays of an example.
       steps: whose batches these are.
-      num_rows: of ours in a batch.
+      num_rows: of this process in a batch.
     """
-    run = max(n for n in range(1, RUN + 1) if num_rows % n == 0)
-    runs = num_rows // run
+    chunk = max(n for n in range(1, CHUNK + 1) if num_rows % n == 0)
+    num_chunks = num_rows // chunk
 
-    def rows(number: int) -> Batch:
-        step, at = divmod(number, runs)
-        examples = [row(step, run * at + i) for i in range(run)]
+    def rows(task: int) -> Batch:
+        step, at = divmod(task, num_chunks)
+        examples = [row(step, chunk * at + i) for i in range(chunk)]
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
     threads = num_cores()
-    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=runs + 2 * threads)
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=num_chunks + 2 * threads)
     return (
-        grain.MapDataset.range(steps.start * runs, steps.stop * runs)
+        grain.MapDataset.range(steps.start * num_chunks, steps.stop * num_chunks)
         .map(rows)
         .to_iter_dataset(ahead)
-        .batch(runs, batch_fn=_concatenate)
+        .batch(num_chunks, batch_fn=_concatenate)
     )
 
 
-def _concatenate(runs: Sequence[Batch]) -> Batch:
-    return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
+def _concatenate(chunks: Sequence[Batch]) -> Batch:
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}

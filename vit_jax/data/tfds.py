@@ -20,7 +20,7 @@ class TfdsSplit:
     """The records of a split, see `vit_jax.data.records.Split`.
 
     Args:
-      examples: a sequence of dictionaries by TFDS's features, the image not decoded.
+      examples: a sequence of dictionaries, keyed by TFDS feature; images are not decoded.
       image_key, label_key: of an example.
       name: of data set and split.
       num_classes: of the data set.
@@ -53,26 +53,26 @@ class TfdsSplit:
         name = f'{self._name}, example {index}'
         try:
             example = self._examples[index]
-        except Exception as error:  # whatever array_record and protobuf say of damaged files
-            raise InputError(f'{name}: it cannot be read: {error}') from None
+        except Exception as error:  # whatever array_record and protobuf raise on damaged files
+            raise InputError(f'{name} cannot be read: {error}') from None
         return Record(example[self._image_key], int(example[self._label_key]), name)
 
 
 class TfdsSource:
-    """A TFDS data set with one image and one class label an example.
+    """A TFDS data set with one image and one class label per example.
 
     Args:
-      name: 'NAME', 'NAME/CONFIG', 'NAME:VERSION' as TFDS understands them.
-      data_dir: where TFDS keeps its data sets; None is TFDS's own default,
-        $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      name: 'NAME', 'NAME/CONFIG' or 'NAME:VERSION', as in TFDS.
+      data_dir: where TFDS keeps its data sets; None for TFDS's default, $TFDS_DATA_DIR or
+        ~/tensorflow_datasets.
 
     Attributes:
-      name: as a SOURCE.
-      class_names: in the order of the labels.
-      channels: that its images are to have, 1 or 3.
+      name: the SOURCE, 'tfds:NAME'.
+      class_names: in label order.
+      channels: that its images are converted to, 1 or 3.
 
     Raises:
-      InputError: where there is no such data set, or it has no labelled images.
+      InputError: if there is no such data set, or it has no labelled images.
     """
 
     def __init__(self, name: str, data_dir: str | None = None) -> None:
@@ -88,7 +88,7 @@ class TfdsSource:
             near = difflib.get_close_matches(name.split('/')[0].split(':')[0], known, n=1)
             hint = f'; did you mean tfds:{near[0]}?' if near else ', see tensorflow.org/datasets'
             raise InputError(f'{self.name}: no such data set{hint}') from None
-        except (ValueError, AssertionError, TypeError) as error:  # no such version, configuration
+        except (ValueError, AssertionError, TypeError) as error:  # no such version or config
             reason = ' '.join(str(error).split()) or type(error).__name__
             raise InputError(f'{self.name} cannot be opened: {reason}') from None
         self._image_key, self._label_key = self._supervised_keys()
@@ -110,13 +110,13 @@ class TfdsSource:
         return image_key, label_key
 
     def open(self, split: str) -> TfdsSplit:
-        """The records of a split; prepares the data set where that was not done.
+        """The records of a split; prepares the data set first if necessary.
 
         Args:
-          split: a TFDS split, slices such as 'train[:99%]' too.
+          split: a TFDS split, or a slice such as 'train[:99%]'.
 
         Raises:
-          InputError: where there is no such split, it is empty, or it cannot be prepared.
+          InputError: if there is no such split, it is empty, or it cannot be prepared.
         """
         self._download()
         decoders = {self._image_key: tfds.decode.SkipDecoding()}
@@ -129,11 +129,11 @@ class TfdsSource:
                 examples = self._builder.as_data_source(split=split, decoders=decoders)
         except (ValueError, KeyError, NotImplementedError) as error:
             raise InputError(
-                f'{self.name}: expected a split out of '
-                f'{", ".join(sorted(self._builder.info.splits))} or a slice of one '
+                f'{self.name}: expected one of the splits '
+                f'{", ".join(sorted(self._builder.info.splits))}, or a slice of one '
                 f'(data.train_split, data.test_split), got {split!r}'
             ) from error
-        except Exception as error:  # array_record's, of damaged files
+        except Exception as error:  # whatever array_record raises on damaged files
             raise InputError(f'{self.name}: {split!r} cannot be read: {error}') from None
         if len(examples) == 0:
             raise InputError(f'{self.name}: split {split!r} has no examples')
@@ -141,19 +141,19 @@ class TfdsSource:
         return TfdsSplit(examples, self._image_key, self._label_key, name, len(self.class_names))
 
     def prepare(self, manual_dir: str | None = None) -> str:
-        """Brings the data set into the form that is read in random order, array_record.
+        """Prepares the data set as array_record, which has random access.
 
-        Downloads and writes it, or converts what is there as TFRecord; what is done is not done
-        again, and what was interrupted is gone on with.
+        Downloads and writes it, or converts existing TFRecord files. Finished work is not repeated;
+        an interrupted preparation is resumed.
 
         Args:
-          manual_dir: folder with files that were downloaded by hand.
+          manual_dir: folder with files downloaded by hand.
 
         Returns:
-          Where it is, in words.
+          A message that says where it is.
 
         Raises:
-          InputError: where TFDS cannot get at the data, or the folder cannot be written.
+          InputError: if TFDS cannot get the data, or the folder is not writable.
         """
         self._download(manual_dir)
         if self._is_tfrecord():
@@ -164,23 +164,23 @@ class TfdsSource:
         return self._builder.info.available_file_formats() == {tfds.core.FileFormat.TFRECORD}
 
     def _download(self, manual_dir: str | None = None) -> None:
-        """The only place that imports TensorFlow, and only where there is something to prepare."""
+        """The only place that imports TensorFlow, and only if there is something to prepare."""
         if self._builder.is_prepared():
             return
         os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-        os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # or it talks about them
+        os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # silences oneDNN's start-up log
         import tensorflow as tf
 
-        logging.getLogger('urllib3').setLevel(logging.ERROR)  # or it tells each of its attempts
-        tf.config.set_visible_devices([], 'GPU')  # or it would take the memory that JAX needs
+        logging.getLogger('urllib3').setLevel(logging.ERROR)  # otherwise a warning per retry
+        tf.config.set_visible_devices([], 'GPU')  # otherwise it takes the memory that JAX needs
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
         config = tfds.download.DownloadConfig(manual_dir=manual_dir)
         try:
             self._builder.download_and_prepare(file_format=ARRAY_RECORD, download_config=config)
-        except Exception as error:  # whatever a builder's own code or the network raised
+        except Exception as error:  # whatever the builder's own code or the network raises
             reason = ' '.join(str(error).split()) or type(error).__name__
             raise InputError(
-                f'{self.name} cannot be prepared: {reason[:500]}; files that you have are taken by '
-                f'python -m vit_jax prepare {self.name} --manual-dir FOLDER'
+                f'{self.name} cannot be prepared: {reason[:500]}; if you have downloaded its files '
+                f'by hand, run python -m vit_jax prepare {self.name} --manual-dir FOLDER'
             ) from error

@@ -1,4 +1,4 @@
-"""TFRecord files of TFDS: read from their beginning, or converted to array_record for good."""
+"""TFDS's TFRecord files: read from the beginning, or converted to array_record once and for all."""
 
 import os
 import tempfile
@@ -15,11 +15,11 @@ from vit_jax.errors import InputError
 
 
 class TfRecords(Sequence[dict[str, Any]]):
-    """The examples of a split, which have to be loaded before the first is asked for.
+    """The examples of a split; call `load` before reading any.
 
     Args:
-      split: a `SplitInfo` of TFDS, or of a slice.
-      features, decoders: of TFDS, for `deserialize_example_np`.
+      split: TFDS's `SplitInfo` of a split or a slice.
+      features, decoders: TFDS's, for `deserialize_example_np`.
     """
 
     def __init__(self, split: Any, features: Any, decoders: Any) -> None:
@@ -29,7 +29,7 @@ class TfRecords(Sequence[dict[str, Any]]):
         self._serialized: list[bytes] = []
 
     def load(self) -> None:
-        """Reads all of them, as they are stored, into memory.
+        """Reads all examples into memory, still serialised.
 
         Raises:
           InputError: see `read_examples`.
@@ -49,7 +49,7 @@ def read_examples(path: str | os.PathLike[str], skip: int, take: int) -> Iterato
     """Serialised examples of a file: `take` of them after the first `skip`.
 
     Raises:
-      InputError: where it cannot be read, or has fewer.
+      InputError: if it cannot be read, or has fewer.
     """
     try:
         records = iter(grain.experimental.TFRecordIterDataset(os.fspath(path)))
@@ -57,21 +57,21 @@ def read_examples(path: str | os.PathLike[str], skip: int, take: int) -> Iterato
             try:
                 serialized = next(records)
             except StopIteration:
-                raise ValueError(f'it ends after {i} examples of {skip + take}') from None
+                raise ValueError(f'it ends after {i} of {skip + take} examples') from None
             if i >= skip:
                 yield serialized
-    except (OSError, ValueError, MemoryError, OverflowError) as error:  # of a senseless length
+    except (OSError, ValueError, MemoryError, OverflowError) as error:  # on corrupt lengths
         raise InputError(f'{path}: expected TFRecord, but it cannot be read: {error}') from None
 
 
 def convert(builder: tfds.core.DatasetBuilder) -> None:
     """Writes array_record files beside the TFRecord files of a data set, once.
 
-    Each file is there whole or not at all, so an interrupted conversion is gone on with by another
-    call; the data set is told to have them when all are there.
+    Each file appears whole or not at all, so an interrupted conversion is resumed by the next call.
+    The data set's info lists the new format only once all files exist.
 
     Raises:
-      InputError: where a file cannot be read, or the folder cannot be written.
+      InputError: if a file cannot be read, or the folder is not writable.
     """
     folder = Path(builder.data_path)
     suffix = tfds.core.FileFormat.ARRAY_RECORD.file_suffix
@@ -103,5 +103,5 @@ def convert(builder: tfds.core.DatasetBuilder) -> None:
             builder.info.write_dataset_info_json(temporary)
             for path in Path(temporary).iterdir():
                 path.replace(folder / path.name)
-    except (OSError, RuntimeError) as error:  # array_record's own, of a full disk
-        raise InputError(f'{folder}: expected a folder that can be written: {error}') from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: array_record on a full disk
+        raise InputError(f'{folder}: expected a writable folder, got: {error}') from None

@@ -165,7 +165,7 @@ class ViT(Extras, nn.Module, kw_only=True):
         return height // p1, width // p2
 
     def setup(self) -> None:
-        def embedding(name: str, n: int) -> Array:
+        def embedding(name: str, n: int) -> Float[Array | np.ndarray, '1 n d']:
             return self.param(name, nn.initializers.normal(1.0), (1, n, self.dim))
 
         extras = self.extras

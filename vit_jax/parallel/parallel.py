@@ -1,8 +1,8 @@
-"""One pure step over however many devices there are: `jax.jit` over a mesh, or `jax.pmap`.
+"""One pure step over any number of devices: `jax.jit` over a mesh, or `jax.pmap`.
 
-Both replicate the state and split the batch. A state that is at rest (fresh, saved, restored) is
-one plain copy; `spread` puts it on the devices, `collect` takes one copy back. Of a batch each
-process gives its own `rows`, and `put_batch` makes the global one of them.
+Both replicate the state and split the batch. Between uses (fresh, saved, restored) a state is one
+plain copy; `spread` puts it on the devices, `collect` takes one copy back. Each process passes its
+own `rows` of a batch to `put_batch`, which assembles the global batch.
 """
 
 import functools
@@ -17,7 +17,7 @@ from vit_jax.errors import InputError
 
 
 class Jit:
-    """The compiler splits the step: arrays are global and carry their sharding."""
+    """The compiler partitions the step: arrays are global and carry their sharding."""
 
     axis_name = None
 
@@ -89,28 +89,28 @@ class Pmap:
 
 
 def own_rows(devices: Sequence[jax.Device], batch_size: int) -> range:
-    """The rows of a global batch that this process's devices hold, as one run."""
+    """The rows of a global batch that this process's devices hold, which are contiguous."""
     share = batch_size // len(devices)
     own = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
     return range(own[0] * share, (own[-1] + 1) * share)
 
 
 def put_rows(rows: Any, sharding: NamedSharding) -> Any:
-    """Global arrays of which each process has given its rows."""
+    """Global arrays, assembled from each process's rows."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
 
 
 def create_parallel(
     mode: str, batch_size: int, devices: Sequence[jax.Device] | None = None
 ) -> Jit | Pmap:
-    """How steps run over `devices` (default: all there are).
+    """How steps run over `devices` (default: all).
 
     Args:
       mode: 'jit' or 'pmap'.
-      batch_size: global number of examples a step.
+      batch_size: examples per step, over all devices.
 
     Raises:
-      InputError: where the mode is unknown or the batch does not divide over the devices.
+      InputError: if the mode is unknown or the number of devices does not divide the batch.
     """
     devices = jax.devices() if devices is None else devices
     if mode not in ('jit', 'pmap'):

@@ -1,4 +1,4 @@
-"""Compiled programs, kept on disk from one start to the next."""
+"""Compiled programs, cached on disk between runs."""
 
 import os
 from pathlib import Path
@@ -7,16 +7,17 @@ import jax
 
 
 def use_compilation_cache() -> None:
-    """Has jax keep what it compiles in `~/.cache/vit_jax` (XDG_CACHE_HOME/vit_jax, where set).
+    """Makes jax cache compiled programs in `~/.cache/vit_jax` (XDG_CACHE_HOME/vit_jax if set).
 
-    What the user has set stands: JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE=false,
-    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS. The folder never shrinks by itself.
-    Old programs are never used for new code: jax keys them by program, compiler and device.
+    The user's settings take precedence: JAX_COMPILATION_CACHE_DIR,
+    JAX_ENABLE_COMPILATION_CACHE=false, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS. The folder never
+    shrinks by itself. Old programs are never used for new code: jax keys them by program, compiler
+    and device.
     """
     home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     defaults = {
         'jax_compilation_cache_dir': str(home / 'vit_jax'),
-        # A start has many small programs, which jax's own default of a second leaves out.
+        # Start-up compiles many small programs, which jax's default of one second would skip.
         'jax_persistent_cache_min_compile_time_secs': 0,
     }
     for name, value in defaults.items():

@@ -1,6 +1,5 @@
 """From a config to objects: the only place, beside the loop, that reads options."""
 
-import dataclasses
 import math
 from functools import partial
 from pathlib import Path
@@ -17,57 +16,76 @@ from vit_jax.data.sources import open_split
 from vit_jax.data.stream import Stream
 from vit_jax.data.tfds import TfdsSource
 from vit_jax.errors import InputError
-from vit_jax.model.arguments import stored_arguments
 from vit_jax.model.shapes import abstract_variables, pair
 from vit_jax.model.variants import DEFAULT_SIZES, variant_arguments
 from vit_jax.model.vit import ViT
-from vit_jax.run.json_files import read_json
+from vit_jax.run.directory import has_checkpoint
+from vit_jax.run.metrics import Reporter
 from vit_jax.train.optim import (
     create_optimizer,
     learning_rate_factors,
     learning_rate_schedule,
     stop_frozen,
 )
+from vit_jax.train.start import Start, start_from_run, start_from_weights
 from vit_jax.train.step import Learner
-from vit_jax.weights.reading import Weights, read_weights
 
 
-class Start(NamedTuple):
-    """The model that a run starts from, and what it sees.
+class Splits(NamedTuple):
+    """The training and the test split of a run.
 
     Args:
-      model: for the classes of the data.
-      params: initial parameters from weights; None to draw them, or to restore a checkpoint.
-      preprocessing: of every picture.
-      notes: what was resized, dropped or newly initialised of the weights.
+      train, test: their examples.
     """
 
-    model: ViT
-    params: Any
-    preprocessing: Preprocessing
-    notes: list[str]
+    train: InMemory | Stream
+    test: InMemory | Stream
+
+    def __str__(self) -> str:
+        return f'{self.train} to train on, {self.test} to test'
+
+    @property
+    def num_examples(self) -> dict[str, int]:
+        """The number of examples in each."""
+        return {'train': self.train.num_examples, 'test': self.test.num_examples}
+
+    @property
+    def skipped(self) -> dict[str, dict[int, str]]:
+        """The reason for each skipped example, by its index in its split."""
+        return {'train': self.train.skipped, 'test': self.test.skipped}
 
 
-def find_start(config: Any, class_names: list[str], channels: int, resumed: Path | None) -> Start:
+def find_start(
+    config: Any, class_names: list[str], channels: int, run_directory: Path | None = None
+) -> Start:
     """The model that a config asks for.
 
     Args:
       config: with `init`, `model` and `data`.
       class_names: of the data.
       channels: of the data's pictures.
-      resumed: the run directory, if it has a checkpoint to resume from.
+      run_directory: if it has a checkpoint, weights are not needed any more.
 
     Raises:
       InputError: if an option is wrong, or the weights do not fit.
     """
-    if config.init.weights and resumed:  # the weights may be gone, and are no longer needed
-        description = read_json(resumed / 'description.json')
-        preprocessing = Preprocessing(**description['preprocessing'])
-        arguments = description['model'] | model_arguments(config.model)
-        return Start(ViT(**arguments), None, preprocessing, [])
-    if config.init.weights:
-        return _from_weights(config, class_names)
-    data = config.data
+    init, data, arguments = config.init, config.data, model_arguments(config.model)
+    if init.weights and run_directory and has_checkpoint(run_directory):
+        return start_from_run(run_directory, arguments)
+    if init.weights:
+        if data.image_size is not None:
+            arguments['image_size'] = data.image_size
+        return start_from_weights(
+            init.weights,
+            class_names,
+            step=init.step,
+            head=init.head,
+            resize=init.resize,
+            arguments=arguments,
+            mean=data.mean,
+            std=data.std,
+            crop_fraction=data.crop_fraction,
+        )
     for name in ('image_size', 'mean', 'std', 'crop_fraction'):
         if data[name] is None:
             raise InputError(
@@ -76,13 +94,8 @@ def find_start(config: Any, class_names: list[str], channels: int, resumed: Path
             )
     size = pair(data.image_size)
     preprocessing = Preprocessing(size, channels, data.mean, data.std, data.crop_fraction)
-    model = ViT(
-        **DEFAULT_SIZES | model_arguments(config.model),
-        image_size=size,
-        num_classes=len(class_names),
-        channels=channels,
-    )
-    return Start(model, None, preprocessing, [])
+    sizes = {'image_size': size, 'channels': channels, 'num_classes': len(class_names)}
+    return Start(ViT(**DEFAULT_SIZES | arguments | sizes), None, preprocessing, [])
 
 
 def model_arguments(model: Any) -> dict[str, Any]:
@@ -99,13 +112,12 @@ def model_arguments(model: Any) -> dict[str, Any]:
     return (variant_arguments(variant) if variant else {}) | arguments
 
 
-def describe(start: Start, class_names: list[str]) -> dict[str, Any]:
-    """What using the result takes, for `description.json`."""
-    return {
-        'model': stored_arguments(start.model),
-        'preprocessing': dataclasses.asdict(start.preprocessing),
-        'class_names': class_names,
-    }
+def open_splits(
+    config: Any, source: TfdsSource | FolderSource, preprocessing: Preprocessing
+) -> Splits:
+    """The training and the test split, see `open_examples`."""
+    names = config.data.train_split, config.data.test_split
+    return Splits(*(open_examples(config, source, name, preprocessing) for name in names))
 
 
 def open_examples(
@@ -167,6 +179,25 @@ def create_augment(
     return partial(augment, num_classes=num_classes, axis_name=axis_name, **options)
 
 
+def create_reporter(
+    config: Any, run_directory: Path, steps: range, schedule: optax.Schedule
+) -> Reporter:
+    """Reports the steps of a run.
+
+    Args:
+      steps: those that are left.
+      schedule: steps done → learning rate.
+    """
+    return Reporter(
+        run_directory,
+        first_step=steps.start,
+        num_steps=steps.stop,
+        batch_size=config.batch_size,
+        log_every_steps=config.log_every_steps,
+        learning_rate=schedule,
+    )
+
+
 def create_learner(
     config: Any,
     start: Start,
@@ -205,50 +236,3 @@ def create_learner(
         freeze=partial(stop_frozen, factors=factors),
     )
     return learner, schedule
-
-
-def _from_weights(config: Any, class_names: list[str]) -> Start:
-    init, data, arguments = config.init, config.data, model_arguments(config.model)
-    if init.head not in ('new', 'keep'):
-        raise InputError(f"init.head: expected 'new' or 'keep', got {init.head!r}")
-    if data.image_size is not None:
-        arguments['image_size'] = data.image_size
-    if init.head == 'new':
-        arguments['num_classes'] = len(class_names)
-    try:
-        weights = read_weights(
-            init.weights,
-            step=init.step,
-            resize=init.resize,
-            new_head=init.head == 'new',
-            **arguments,
-        )
-        preprocessing = weights.preprocessing(data.mean, data.std, data.crop_fraction)
-    except InputError as error:
-        raise InputError(f'init.weights: {error}') from None
-    if init.head == 'keep':
-        _check_classes(weights, class_names)
-    notes = [f'{init.weights}: {note}' for note in weights.notes]
-    return Start(weights.model, weights.variables['params'], preprocessing, notes)
-
-
-def _check_classes(weights: Weights, class_names: list[str]) -> None:
-    """Validates that kept classes are those of the data.
-
-    Raises:
-      InputError: if they are not.
-    """
-    kept = weights.description['class_names']
-    if weights.model.num_classes != len(class_names):
-        got = f'{len(class_names)} classes, and the weights {weights.model.num_classes}'
-    elif kept is not None and kept != class_names:
-        pairs = zip(kept, class_names, strict=True)
-        got = next(
-            f'{ours!r} where the weights have {name!r}' for name, ours in pairs if ours != name
-        )
-    else:
-        return
-    raise InputError(
-        f"init.head='keep': expected the classes of the weights, the data has {got}; "
-        f"choose init.head='new'"
-    )

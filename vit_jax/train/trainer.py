@@ -11,18 +11,19 @@ from vit_jax.data.sources import open_source
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel
 from vit_jax.run.checkpoint import Checkpoints
-from vit_jax.run.directory import add_skipped, has_checkpoint, open_run_directory, start_run
-from vit_jax.run.metrics import Reporter, is_due
+from vit_jax.run.directory import add_skipped, open_run_directory, start_run
+from vit_jax.run.metrics import is_due
 from vit_jax.train.build import (
     count_steps,
     create_learner,
-    describe,
+    create_reporter,
     find_start,
-    open_examples,
+    open_splits,
     train_order,
 )
 from vit_jax.train.config import check_config
 from vit_jax.train.evaluate import evaluate
+from vit_jax.train.start import describe
 
 
 def train(config: Any, workdir: str) -> dict[str, Any]:
@@ -42,24 +43,20 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     check_config(config)
     parallel = create_parallel(config.parallel.mode, config.batch_size)
     source = open_source(config.data.source, config.data.dir)
-    resumed = Path(workdir) if has_checkpoint(Path(workdir)) else None
-    start = find_start(config, source.class_names, source.channels, resumed)
+    start = find_start(config, source.class_names, source.channels, Path(workdir))
     description = describe(start, source.class_names)
 
     with open_run_directory(workdir, config.to_dict(), description) as run_directory:
-        examples, test_examples = (
-            open_examples(config, source, split, start.preprocessing)
-            for split in (config.data.train_split, config.data.test_split)
+        splits = open_splits(config, source, start.preprocessing)
+        num_steps = count_steps(config, splits.train.num_examples)
+        order = train_order(config, splits.train.num_examples, parallel.rows)
+        learner, schedule = create_learner(
+            config, start, splits.train, num_steps, parallel.axis_name
         )
-        order = train_order(config, examples.num_examples, parallel.rows)
-        num_steps = count_steps(config, examples.num_examples)
-        learner, schedule = create_learner(config, start, examples, num_steps, parallel.axis_name)
         train_step = parallel.train_step(learner.train_step)
         eval_step = parallel.eval_step(learner.eval_step)
-        print(
-            f'{source.name}: {examples} to train on, {test_examples} to test, '
-            f'{len(source.class_names)} classes'
-        )
+        print(*start.notes, f'{source.name}: {splits}, {len(source.class_names)} classes', sep='\n')
+
         # All user input has been checked by now: Checkpoints starts threads, so nothing should
         # fail after this.
         with Checkpoints(run_directory) as checkpoints:
@@ -67,29 +64,17 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
             inputs = init_key, jnp.zeros((1, *start.preprocessing.shape)), start.params
             done = saved = checkpoints.newest or 0
             if done:
-                share = 'all' if done >= num_steps else f'{done} of'
-                print(f'{run_directory}: {share} {num_steps} steps are done')
+                print(f'{run_directory}: {min(done, num_steps)} of {num_steps} steps are done')
                 state = checkpoints.restore(done, jax.eval_shape(learner.init, *inputs))
             else:
-                print(''.join(f'{note}\n' for note in start.notes), end='')
                 state = jax.jit(learner.init)(*inputs)
             if done < num_steps:
-                counts = {'train': examples.num_examples, 'test': test_examples.num_examples}
-                start_run(run_directory, config.to_dict(), description, counts)
+                start_run(run_directory, config.to_dict(), description, splits.num_examples)
             state = parallel.spread(state)
-            skipped = {'train': examples.skipped, 'test': test_examples.skipped}
+            steps = range(done, num_steps)
             with (
-                Reporter(
-                    run_directory,
-                    first_step=done,
-                    num_steps=num_steps,
-                    batch_size=config.batch_size,
-                    log_every_steps=config.log_every_steps,
-                    learning_rate=schedule,
-                ) as report,
-                train_batches(
-                    examples, order, range(done, num_steps), parallel.put_batch
-                ) as batches,
+                create_reporter(config, run_directory, steps, schedule) as report,
+                train_batches(splits.train, order, steps, parallel.put_batch) as batches,
             ):
                 try:
                     for batch in report.timed(batches):
@@ -98,20 +83,20 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                         report.train(done, metrics)
                         saves = is_due(done, config.checkpoint_every_steps, num_steps)
                         if saves or is_due(done, config.eval_every_steps, num_steps):
-                            metrics = evaluate(eval_step, state, test_examples, parallel)
+                            metrics = evaluate(eval_step, state, splits.test, parallel)
                             report.test(done, metrics)
                         if saves:
-                            add_skipped(run_directory, skipped)
+                            add_skipped(run_directory, splits.skipped)
                             checkpoints.save(done, parallel.collect(state), metrics)
                             saved = done
                 except InputError:  # an example is unusable: keep what was learned before it
                     report.flush()
                     if done > saved:
-                        add_skipped(run_directory, skipped)
+                        add_skipped(run_directory, splits.skipped)
                         checkpoints.save(done, parallel.collect(state), metrics=None)
                     raise
                 if not report.was_tested(done):
-                    report.test(done, evaluate(eval_step, state, test_examples, parallel))
-            if count := add_skipped(run_directory, skipped):
+                    report.test(done, evaluate(eval_step, state, splits.test, parallel))
+            if count := add_skipped(run_directory, splits.skipped):
                 print(f'{run_directory}: {count} examples were skipped, see skipped.json')
             return report.lines[-1]

@@ -1,4 +1,4 @@
-"""A trained run as a function from pictures to class probabilities."""
+"""A trained model as a function from pictures to class probabilities."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from vit_jax.data.picture import read_picture
 from vit_jax.errors import InputError
 from vit_jax.weights.reading import read_weights
 
-# Every call is cut and padded to these, so a predictor compiles at most three times.
+# Each call is split and padded to these sizes, so a predictor compiles at most three times.
 BATCH_SIZES = (1, 16, 128)
 
 Picture = np.ndarray | Image.Image | str | os.PathLike[str]
@@ -24,19 +24,20 @@ class Predictor:
     """Classifies pictures of any size with the model of a run directory or a weight file.
 
     Args:
-      path: a run directory that has saved a checkpoint (the run may still be going on), or weights
-        as `vit_jax.load_weights` takes them.
+      path: a run directory with a saved checkpoint (the run may still be in progress), or weights
+        as for `vit_jax.load_weights`.
       step: of a run's checkpoint: 'newest', 'best' (on the test split), or a number.
-      mean, std: of the pixels in [0, 1] that the model was trained with, per channel or one for
-        all; for weight files that do not tell. Google's tell 0.5 and 0.5.
+      mean, std: that the model was trained with, for pixels in [0, 1], per channel or one for all;
+        for weight files that lack them. Google's imply 0.5 and 0.5.
       **overrides: as for `vit_jax.load_weights`.
 
     Attributes:
-      class_names: in the order of the probabilities; numbers, where the file does not tell.
-      notes: what was not taken from the file as it lies there, in words.
+      class_names: in the order of the probabilities; numbers if the file has none.
+      notes: messages on what was resized, dropped or newly initialised.
 
     Raises:
-      InputError: where that is no such thing, has no such checkpoint or does not tell mean and std.
+      InputError: if `path` is neither a run nor a weight file, has no such checkpoint, or lacks
+        mean and std.
     """
 
     def __init__(
@@ -64,17 +65,17 @@ class Predictor:
         self._predict = jax.jit(predict)
 
     def __call__(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b k']:
-        """Probabilities of the classes.
+        """Class probabilities.
 
         Args:
           images: uint8 array [b, h, w, c], or a sequence of paths, PIL images and uint8 arrays
-            [h, w] or [h, w, c]; b, h and w are free, and colours are made to fit the model.
+            [h, w] or [h, w, c]; b, h and w are free, and colours are converted to the model's.
 
         Returns:
           Probabilities [b, num_classes], float32.
 
         Raises:
-          InputError: where something is not a picture.
+          InputError: if something is not a picture.
         """
         pictures = self._load(images)
         probabilities = np.empty((len(pictures), len(self.class_names)), np.float32)
@@ -90,7 +91,7 @@ class Predictor:
     def top_k(
         self, images: np.ndarray | Sequence[Picture], k: int = 5
     ) -> list[list[tuple[str, float]]]:
-        """For each picture its k likeliest classes as (name, probability), the likeliest first."""
+        """The k likeliest classes of each picture as (name, probability), likeliest first."""
         if k < 1:
             raise InputError(f'k: expected at least 1, got {k}')
         probabilities = self(images)
@@ -102,11 +103,11 @@ class Predictor:
 
     def _load(self, images: np.ndarray | Sequence[Picture]) -> np.ndarray:
         if isinstance(images, (str, os.PathLike, Image.Image)):
-            raise InputError('expected a sequence of pictures, got one; put it into a list')
+            raise InputError('expected a sequence of pictures, got one; put it in a list')
         if isinstance(images, np.ndarray | jax.Array) and images.ndim != 4:
             raise InputError(
                 f'expected an array [b, h, w, c], got {list(images.shape)}; '
-                f'put a single picture into a list'
+                f'put a single picture in a list'
             )
         pictures = [self._preprocessing.resize(_open(image)) for image in images]
         shape = (len(pictures), *self._preprocessing.image_size, self._preprocessing.channels)

@@ -13,28 +13,29 @@ from vit_jax.errors import InputError
 from vit_jax.train.build import create_augment, find_start, open_examples, train_order
 from vit_jax.train.step import step_keys
 
-CELL = 112  # pixels that a picture is enlarged to, at least
+CELL = 112  # pixels; pictures with a shorter side are enlarged to at least this
 MARGIN, LINE = 8, 15
 
 
 def preview(config: Any, step: int = 1, rows: int = 4, columns: int = 8) -> Image.Image:
-    """The first images of a training batch as they go into the model, but for mean and std.
+    """The first images of a training batch as the model sees them, except for mean and std.
 
-    Below each its classes, with their weights where several were mixed (without the share that
-    label smoothing gives to all).
+    Below each are its classes, with their weights if several were mixed (without label smoothing).
 
     Args:
       config: a ConfigDict with the keys of `configs/default.py`.
-      step: whose batch, from 1.
-      rows, columns: of the sheet; it ends with the batch.
+      step: whose batch, counted from 1.
+      rows, columns: of the sheet; a small batch fills less.
 
     Raises:
-      InputError: where the config cannot work, or the sheet is empty.
+      InputError: if the config is invalid, or the sheet is empty.
     """
     if min(step, rows, columns) < 1 or step > 2**31:
-        raise InputError(f'expected a step, rows and columns from 1, got {step}, {rows}, {columns}')
+        raise InputError(
+            f'expected step, rows and columns of at least 1, got {step}, {rows}, {columns}'
+        )
     source = open_source(config.data.source, config.data.dir)
-    start = find_start(config, source.class_names, source.channels, None)
+    start = find_start(config, source.class_names, source.channels)
     examples = open_examples(config, source, config.data.train_split, start.preprocessing)
     order = train_order(config, examples.num_examples, range(config.batch_size))
     with train_batches(examples, order, range(step - 1, step), lambda batch: batch) as batches:
@@ -62,7 +63,7 @@ def contact_sheet(
     columns: int,
     title: str,
 ) -> Image.Image:
-    """Images in rows, and what they are said to be below them."""
+    """Images in rows, with their targets below them."""
     _, height, width, _ = images.shape
     scale = -(-CELL // min(height, width)) if min(height, width) < CELL else 1
     cell = scale * width + MARGIN, scale * height + 2 * LINE + MARGIN
@@ -86,7 +87,7 @@ def contact_sheet(
 
 
 def describe_target(target: Float[np.ndarray, 'num_classes'], class_names: list[str]) -> list[str]:
-    """The classes of a target, the weightiest first; their weights where there are two."""
+    """The top one or two classes of a target; with their weights if there are two."""
     likeliest = [
         int(label) for label in np.argsort(-target, kind='stable')[:2] if target[label] >= 0.005
     ]

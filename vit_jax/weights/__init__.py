@@ -1,4 +1,4 @@
-"""Weights from and to other formats, one file a format."""
+"""Weights from and to other formats, one module per format."""
 
 import logging
 import os
@@ -23,28 +23,28 @@ def load_weights(
     grid: tuple[int, int] | None = None,
     **overrides: Any,
 ) -> tuple[ViT, dict[str, Any]]:
-    """Reads a model and its variables, wherever they come from.
+    """Reads a model and its variables from a run directory, a weight file or a folder.
 
     Args:
       path: a run directory; Google's `.npz`; timm's or vit-pytorch's `.safetensors`, `.pth`, `.pt`
-        or `.bin` (those of PyTorch are read with `weights_only=True` and need torch); or a Hugging
-        Face folder. A file's format is told by the names in it.
-      resize: how position embeddings are resized: 'bilinear', as Google's, or 'bicubic', as timm's.
-      grid: rows and columns of a file's position embeddings, where they are not of a square and
-        nothing tells; `image_size=` tells it too, if its patches are as many and no square's.
-      **overrides: the ViT's own arguments. What a file cannot tell: `heads=` for timm and
-        vit-pytorch, `pool=`, `gelu=`, `norm_eps=` and the like. What is to be different: with
-        another `image_size=` or `patch_size=` the embeddings are resized, with another
-        `num_classes=` the head is new and zero, `representation_size=0` leaves out the layer before
-        it. And how to compute: `dtype=`, `dropout=`, ….
+        or `.bin` (PyTorch's are read with `weights_only=True` and need torch); or a Hugging Face
+        folder. The format of a file is recognised by its array names.
+      resize: how to resize position embeddings: 'bilinear', like Google, or 'bicubic', like timm.
+      grid: rows and columns of a file's position embeddings, if they are not a square and cannot be
+        inferred; `image_size=` works too, if it gives that many patches in a non-square grid.
+      **overrides: arguments of the ViT. They supply what a file lacks: `heads=` for timm and
+        vit-pytorch, `pool=`, `gelu=`, `norm_eps=` and the like. They change the model: another
+        `image_size=` or `patch_size=` resizes the embeddings, another `num_classes=` gives a new
+        head of zeros, `representation_size=0` drops the layer before it. And they set how to
+        compute: `dtype=`, `dropout=`, ….
 
     Returns:
-      The model, and `{'params': …}`, float32, as `ViT.init` lays them out. What was resized, is new
-      or was left aside is logged.
+      The model, and `{'params': …}`, float32, in the layout of `ViT.init`. What was resized, newly
+      initialised or ignored is logged.
 
     Raises:
-      InputError: where the file is missing, damaged, of an unknown format, lacks or has additional
-        arrays, or does not fit the overrides.
+      InputError: if the file is missing, damaged or of an unknown format, lacks arrays or has
+        additional ones, or does not fit the overrides.
     """
     weights = read_weights(path, resize=resize, grid=grid, **overrides)
     for note in weights.notes:
@@ -62,27 +62,31 @@ def save_weights(
     """Writes variables in a foreign format.
 
     Args:
-      path: for 'google' a `.npz`; for 'timm' and 'seed' a `.safetensors`, or `.pt`, `.pth`, `.bin`
-        (those need torch); for 'huggingface' a new folder.
-      model, variables: as `load_weights` or `ViT.init` gives them.
-      format: 'google', 'timm', 'huggingface', or 'seed', vit-pytorch's.
-      description: see `Weights`; `.safetensors` and Hugging Face's folders take it down, together
+      path: a `.npz` for 'google'; a `.safetensors`, or `.pt`, `.pth`, `.bin` (which need torch),
+        for 'timm' and 'seed'; a new folder for 'huggingface'.
+      model, variables: from `load_weights`, or a ViT and the variables from its `init`.
+      format: 'google', 'timm', 'huggingface' or 'seed' (vit-pytorch).
+      description: see `Weights`; stored in `.safetensors` files and Hugging Face folders, together
         with the ViT's arguments.
 
     Raises:
-      InputError: where the format or the ending is unknown, the format cannot express the model, or
-        the file cannot be written.
+      InputError: if the format or the file ending is unknown, the format cannot express the model,
+        or the file cannot be written.
     """
     if format not in list(FORMATS):
         raise InputError(f'format: expected one of {", ".join(FORMATS)}, got {format!r}')
     path = Path(path)
     if (path.suffix == '.npz') != (format == 'google') and format != 'huggingface':
-        raise InputError(f"{path}: '.npz' belongs to format 'google' and no other, got {format!r}")
+        raise InputError(
+            f"{path}: expected '.npz' for format 'google' and for no other, got format {format!r}"
+        )
     FORMATS[format].check(model)
     params = flatten(variables)
     if (shapes := {n: x.shape for n, x in params.items()}) != parameter_shapes(model):
         wrong = dict(set(shapes.items()) ^ set(parameter_shapes(model).items()))
-        raise InputError(f'expected the variables of the model, but not so: {shorten(wrong)}')
+        raise InputError(
+            f'variables do not match the model; missing, extra or misshaped: {shorten(wrong)}'
+        )
     described = describe(path, description or {}, model.num_classes)
     arrays = from_flax(params, FORMATS[format].entries(model))
     write = write_folder if format == 'huggingface' else write_tensors
@@ -90,8 +94,8 @@ def save_weights(
     lost = [name for name, value in described.items() if value]
     if lost and path.suffix in ('.npz', *TORCH) and format != 'huggingface':
         what = ', '.join(f'{name} {described[name]}' for name in lost)
-        logging.getLogger('vit_jax').warning('%s: has no room for %s', path, what)
+        logging.getLogger('vit_jax').warning('%s: this format cannot store %s', path, what)
     if format == 'huggingface' and (described['preprocessing'] or {}).get('crop_fraction'):
-        message = '%s: ViTImageProcessor resizes pictures whole, and not the middle of them (%s)'
+        message = '%s: ViTImageProcessor resizes the whole picture, not its centre crop (%s)'
         fraction = described['preprocessing']['crop_fraction']
         logging.getLogger('vit_jax').warning(message, path, f'crop_fraction {fraction}')

@@ -1,6 +1,6 @@
-"""Between a format's arrays and a ViT's parameters: every array on either side is accounted for.
+"""Maps a format's arrays to a ViT's parameters and accounts for every array on either side.
 
-Both sides are flat, arrays by name. A format says how its arrays lie by a list of `Entry`.
+Both sides are flat: arrays by name. A list of `Entry` describes the layout of a format.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vit_jax.errors import InputError
+from vit_jax.model.shapes import parameter_shapes
 from vit_jax.model.vit import ViT
-from vit_jax.weights.files import Arrays, Tensors, damage_told
+from vit_jax.weights.files import Arrays, Tensors, as_input_error
 
 FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
 HEAD = ('mlp_head/layers_1/', 'mlp_head/dist/')
@@ -21,13 +22,13 @@ def unchanged(array: np.ndarray) -> np.ndarray:
 
 
 class Entry(NamedTuple):
-    """One parameter of a ViT, and what a format has for it.
+    """One parameter of a ViT, and the arrays that hold it in a format.
 
     Args:
       ours: the parameter's name.
-      theirs: name of its array; {} is the number of a layer, for formats that do not stack them.
+      theirs: the array's name; {} is the layer's number, for formats that do not stack layers.
         Several names are equal parts of our last axis.
-      to_ours, to_theirs: between the layouts of one array.
+      to_ours, to_theirs: convert an array between the two layouts.
     """
 
     ours: str
@@ -41,7 +42,7 @@ class Entry(NamedTuple):
 
 
 def linear(ours: str, theirs: str | tuple[str, ...]) -> list[Entry]:
-    """A Linear [in, out] of ours and its bias, from torch's [out, in]."""
+    """Our Linear [in, out] and its bias, from torch's [out, in]."""
     names = (theirs,) if isinstance(theirs, str) else theirs
     weights, biases = tuple(f'{n}.weight' for n in names), tuple(f'{n}.bias' for n in names)
     return [
@@ -51,25 +52,24 @@ def linear(ours: str, theirs: str | tuple[str, ...]) -> list[Entry]:
 
 
 def norm(ours: str, theirs: str, scale: str = '.weight', bias: str = '.bias') -> list[Entry]:
-    """A LayerNorm; torch's, where the names do not say otherwise."""
+    """A LayerNorm, by default with torch's names."""
     return [Entry(f'{ours}/scale', theirs + scale), Entry(f'{ours}/bias', theirs + bias)]
 
 
 def to_flax(
     tensors: Tensors, entries: Iterable[Entry], model: ViT, name: str, new: Iterable[str] = ()
 ) -> Arrays:
-    """The parameters of `model`, float32.
+    """Converts the arrays of a file to the parameters of `model`, float32.
 
     Args:
-      tensors: arrays of a file.
-      entries: of its format.
-      model: what the file describes.
+      tensors: the file's arrays.
+      entries: the layout of its format.
+      model: the one that the file describes.
       name: of the file, for errors.
-      new: names of parameters that are to be zeros and not from the file.
+      new: names of parameters to set to zero instead of reading them.
 
     Raises:
-      InputError: where one is missing, left over, of another shape than the model's or not of
-        floats.
+      InputError: if an array is missing, left over, misshaped or not of finite floats.
     """
     layouts = {entry.ours: entry for entry in entries}
     shapes = parameter_shapes(model)
@@ -77,26 +77,24 @@ def to_flax(
     unused = dict(tensors)
     for ours in stored:
         if ours not in layouts:
-            raise InputError(f'{name}: its format has nothing for {ours}, which the model needs')
+            raise InputError(f'{name}: its format has no array for {ours}, which the model needs')
         no_memory = np.broadcast_to(np.float32(0), shapes[ours])
         for theirs, _, expected in _pieces(layouts[ours], no_memory):
             if theirs not in unused:
-                raise InputError(f'{name}: expected an array {theirs}, but there is none')
+                raise InputError(f'{name}: expected an array {theirs}, got none')
             got = unused.pop(theirs)
             if got.shape != expected.shape or got.dtype not in FLOATS:
                 raise InputError(
                     f'{name}: {theirs}: expected floats of shape {expected.shape}, got '
-                    f'{got.dtype} {got.shape}; options such as heads= or image_size= can say '
-                    f'what the file does not tell'
+                    f'{got.dtype} {got.shape}; options such as heads= or image_size= can supply '
+                    f'what the file lacks'
                 )
     if unused:
-        raise InputError(
-            f'{name}: {len(unused)} arrays that the model has no place for: {shorten(unused)}'
-        )
+        raise InputError(f'{name}: unexpected arrays ({len(unused)}): {shorten(unused)}')
     params = {ours: np.zeros(shape, np.float32) for ours, shape in shapes.items()}
     for ours in stored:
         for theirs, place, _ in _pieces(layouts[ours], params[ours]):
-            with damage_told(name):
+            with as_input_error(name):
                 array = tensors[theirs].read()
             with np.errstate(over='ignore'):
                 place[...] = layouts[ours].to_ours(array)
@@ -106,7 +104,7 @@ def to_flax(
 
 
 def from_flax(params: Arrays, entries: Iterable[Entry]) -> Arrays:
-    """The arrays of a format for all parameters of a model."""
+    """Converts all parameters of a model to the arrays of a format."""
     layouts = {entry.ours: entry for entry in entries}
     return {
         theirs: np.ascontiguousarray(array)
@@ -116,35 +114,35 @@ def from_flax(params: Arrays, entries: Iterable[Entry]) -> Arrays:
 
 
 def check_expressible(model: ViT, format: str, expressible: Mapping[str, tuple[Any, ...]]) -> None:
-    """Holds a model against what a format's own code computes.
+    """Validates a model against what a format's own code computes.
 
     Args:
-      expressible: values that an argument of the ViT may have.
+      expressible: by argument of the ViT, the values that it may have.
 
     Raises:
-      InputError: where there is another one.
+      InputError: if an argument has another value.
     """
     for argument, allowed in expressible.items():
         if (got := getattr(model, argument)) not in allowed:
             expected = ' or '.join(f'{argument}={value!r}' for value in allowed)
             raise InputError(
                 f'format {format!r}: expected a model with {expected}, which is what its readers '
-                f'compute, got {got!r}; where the parameters stay the same, load them with '
+                f'compute, got {got!r}; if the parameters stay the same, load them with '
                 f'{argument}={allowed[0]!r}'
             )
 
 
 def check_projection(model: ViT, format: str) -> None:
-    """Holds a model's attention against one that always projects, and whose heads split `dim`.
+    """Validates a model for a format whose attention always projects and whose heads split `dim`.
 
     Raises:
-      InputError: where it is another one.
+      InputError: if there is only one head, or the heads do not split `dim`.
     """
     inner_dim = model.heads * model.dim_head
     if model.heads == 1 or inner_dim != model.dim:
         raise InputError(
-            f'format {format!r}: expected several heads that share the {model.dim} features, '
-            f'got {model.heads} of {model.dim_head}'
+            f'format {format!r}: expected several heads that split the {model.dim} features, '
+            f'got heads={model.heads}, dim_head={model.dim_head}'
         )
 
 
@@ -155,7 +153,7 @@ def shorten(names: Iterable[str]) -> str:
 
 
 def _pieces(entry: Entry, array: np.ndarray) -> Iterable[tuple[str, np.ndarray, np.ndarray]]:
-    """For each of their arrays: its name, our part of it, and that in their layout; views."""
+    """For each of their arrays: its name, our part for it, and that part in their layout; views."""
     for part, name in zip(np.split(array, len(entry.parts), -1), entry.parts, strict=True):
         if '{}' in name:
             for layer, layer_part in enumerate(part):

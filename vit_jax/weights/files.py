@@ -1,7 +1,6 @@
 """Files of named arrays: `.safetensors`, `.npz`, PyTorch's `.pt`. Reading one never runs its code.
 
-An array is known by its shape before it is read, so that what does not fit is told before it takes
-memory.
+Shapes are known before the arrays are read, so a mismatch is reported before it takes memory.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ TORCH = ('.pt', '.pth', '.bin')
 
 
 class Stored(NamedTuple):
-    """An array in a file."""
+    """An array in a file, read on demand."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -40,21 +39,21 @@ Arrays = dict[str, np.ndarray]
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Opens a file and checks that what it says of its arrays can be.
+    """Opens a file and validates what it says of its arrays.
 
     Returns:
-      The arrays by name, and what `write_tensors` took down beside them, else {}.
+      The arrays by name, and the metadata that `write_tensors` stored with them, else {}.
 
     Raises:
-      InputError: where there is no such file, it is damaged, holds something else than arrays of
-        floats, or more than fits into memory.
+      InputError: if the file is missing or damaged, holds anything but arrays of floats, or more
+        than fits into memory.
     """
     if not path.is_file():
         raise InputError(f'{path}: no such file or run directory')
-    described: dict[str, Any] = {}
-    with damage_told(path):
+    metadata: dict[str, Any] = {}
+    with as_input_error(path):
         if path.suffix == '.safetensors':
-            tensors, described = _open_safetensors(path)
+            tensors, metadata = _open_safetensors(path)
         elif path.suffix == '.npz':
             tensors = _open_npz(path)
         elif path.suffix in TORCH:
@@ -64,15 +63,15 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     size = sum(4 * math.prod(stored.shape) for stored in tensors.values())
     if size > (limit := _memory()):
         raise InputError(
-            f'{path}: its arrays take {size / 2**30:,.1f} GiB, and this machine has '
+            f'{path}: its arrays need {size / 2**30:,.1f} GiB, but this machine has '
             f'{limit / 2**30:,.1f} GiB'
         )
-    return tensors, described
+    return tensors, metadata
 
 
 @contextlib.contextmanager
-def damage_told(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Makes an InputError of whatever libraries raise over a damaged or a hostile file."""
+def as_input_error(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns any library's exception on a damaged or hostile file into an InputError."""
     try:
         yield
     except InputError:
@@ -86,27 +85,27 @@ def damage_told(path: str | os.PathLike[str]) -> Iterator[None]:
 def write_tensors(
     path: Path, arrays: Arrays, model: ViT, description: dict[str, Any], **metadata: str
 ) -> None:
-    """Writes arrays, whole or not at all.
+    """Writes arrays to a file, atomically.
 
     Args:
-      path: `.safetensors`, which takes down the rest as well, `.npz`, `.pt`, `.pth` or `.bin`.
+      path: `.safetensors`, which also stores the metadata, or `.npz`, `.pt`, `.pth` or `.bin`.
       arrays: by name.
-      model: whose arguments are taken down.
+      model: whose arguments are stored.
       description: see `vit_jax.weights.Weights`.
-      **metadata: more of it.
+      **metadata: further entries of the metadata.
 
     Raises:
-      InputError: where the ending is unknown, or the file cannot be written.
+      InputError: if the file ending is unknown, or the file cannot be written.
     """
     if path.suffix not in ('.safetensors', '.npz', *TORCH):
         raise InputError(f'{path}: expected a file ending in .npz, .safetensors, .pt or .pth')
     if not path.parent.is_dir():
-        raise InputError(f'{path}: expected a file in a folder that exists')
+        raise InputError(f'{path}: expected a file in an existing folder')
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
         if path.suffix == '.safetensors':
-            metadata_ = {'arguments': stored_arguments(model), 'description': description}
-            text = json.dumps(metadata_)
+            ours = {'arguments': stored_arguments(model), 'description': description}
+            text = json.dumps(ours)
             safetensors.numpy.save_file(arrays, temporary, {'vit_jax': text, **metadata})
         elif path.suffix == '.npz':
             with temporary.open('wb') as file:
@@ -117,7 +116,7 @@ def write_tensors(
         temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f'{path}: expected a place that can be written, got: {error}') from None
+        raise InputError(f'{path}: cannot be written: {error}') from None
 
 
 def _open_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
@@ -131,21 +130,23 @@ def _open_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
             names.get(part.get_dtype(), part.get_dtype()),
             functools.partial(file.get_tensor, name),
         )
-    described = parse_json((file.metadata() or {}).get('vit_jax', '{}'))
-    parts = described.values() if isinstance(described, dict) else [described]
-    if not all(isinstance(part, dict) for part in parts) or described.keys() - {
+    metadata = parse_json((file.metadata() or {}).get('vit_jax', '{}'))
+    parts = metadata.values() if isinstance(metadata, dict) else [metadata]
+    if not all(isinstance(part, dict) for part in parts) or metadata.keys() - {
         'arguments',
         'description',
     }:
-        raise InputError(f"{path}: its metadata 'vit_jax' is not what this package writes")
-    unknown = described.get('arguments', {}).keys() - set(argument_names(ViT))
+        raise InputError(f"{path}: its metadata 'vit_jax' is not in this package's format")
+    unknown = metadata.get('arguments', {}).keys() - set(argument_names(ViT))
     if unknown:
-        raise InputError(f'{path}: written for a ViT with arguments {", ".join(sorted(unknown))}')
-    return tensors, described
+        raise InputError(
+            f'{path}: its metadata has unknown arguments: {", ".join(sorted(unknown))}'
+        )
+    return tensors, metadata
 
 
 def _open_npz(path: Path) -> Tensors:
-    """Reads the arrays' headers, and holds them against the sizes in the archive's directory."""
+    """Reads the arrays' headers and validates them against the sizes in the archive's directory."""
     tensors = {}
     archive = zipfile.ZipFile(path)
     for info in archive.infolist():
@@ -157,15 +158,15 @@ def _open_npz(path: Path) -> Tensors:
                 (2, 0): np.lib.format.read_array_header_2_0,
             }
             if version not in read_header:
-                raise ValueError(f'{name} is an array of an unknown version, {version}')
+                raise ValueError(f'{name} has an unknown format version, {version}')
             shape, _, dtype = read_header[version](file)
             start = file.tell()
         if dtype.hasobject:
             raise ValueError(f'{name} holds Python objects, which could run code')
-        # What jax saves as bfloat16 comes back as two bytes without a meaning.
+        # NumPy reads bfloat16 back as two raw bytes.
         kind = 'bfloat16' if dtype == np.dtype('V2') else dtype.name
         if start + math.prod(shape) * dtype.itemsize != info.file_size or name in tensors:
-            raise ValueError(f'{name} is not as large as its header says, or there twice')
+            raise ValueError(f'{name} is not as large as its header says, or appears twice')
 
         def read(info: zipfile.ZipInfo = info, kind: str = kind) -> np.ndarray:
             with archive.open(info) as file:
@@ -178,7 +179,7 @@ def _open_npz(path: Path) -> Tensors:
 
 def _open_torch(path: Path) -> Tensors:
     torch = _import_torch(path)
-    mapped = False  # files of PyTorch before 1.6, and compressed ones, cannot be
+    mapped = False  # files from before PyTorch 1.6, and compressed ones, cannot be
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             mapped = all(x.compress_type == zipfile.ZIP_STORED for x in archive.infolist())
@@ -205,7 +206,7 @@ def _open_torch(path: Path) -> Tensors:
 
 
 def _memory() -> int:
-    """Bytes of memory that this machine has; 64 GiB where it does not say."""
+    """Memory of this machine in bytes; 64 GiB if unknown."""
     if hasattr(os, 'sysconf') and 'SC_PHYS_PAGES' in os.sysconf_names:
         return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     return 64 * 2**30

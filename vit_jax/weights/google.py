@@ -1,10 +1,10 @@
-"""Google's `.npz`: vision_transformer's and big_vision's checkpoints, in all their numberings.
+"""Google's `.npz`: checkpoints of vision_transformer and big_vision, in all their layouts.
 
-Modules are numbered as Flax did before linen ('MlpBlock_3') or as linen does ('MlpBlock_0');
-layers apart or stacked; the position embedding lies in the Transformer and covers the cls token, or
-at the root and does not; all of it may lie under a prefix, beside an optimizer's state or a text
-tower. Written is the oldest form that can express the model, which all readers know. All of
-these models take pixels from -1 to 1.
+Modules are numbered as before linen ('MlpBlock_3') or as in linen ('MlpBlock_0'). Layers are
+separate or stacked. The position embedding is in the Transformer and covers the cls token, or is at
+the root and does not. All of it may lie under a prefix, next to an optimizer's state or a text
+tower. We write the oldest layout that can express the model, which all readers know. All of these
+models take pixels from -1 to 1.
 
 Sources: https://github.com/google-research/vision_transformer, `vit_jax/checkpoint.py`;
 https://github.com/google-research/big_vision, `big_vision/models/vit.py`.
@@ -46,18 +46,18 @@ def recognises(tensors: Tensors) -> bool:
 
 
 def find_prefix(tensors: Tensors) -> str:
-    """What stands before the names of a ViT's arrays: 'params/', 'opt/target/', … or nothing."""
+    """The prefix of a ViT's array names: 'params/', 'opt/target/', … or ''."""
     mark = 'Transformer/encoder_norm/scale'
     prefixes = [name.removesuffix(mark) for name in tensors if name.endswith('/' + mark)]
     vits = [p for p in prefixes if p + 'embedding/kernel' in tensors]
     return vits[0] if len(vits) == 1 else ''
 
 
-def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
-    """The ViT's arguments, as far as shapes and what is told beside them say.
+def infer(tensors: Tensors, known: dict[str, Any]) -> dict[str, Any]:
+    """Infers the ViT's arguments from the shapes and from those that are known.
 
     Raises:
-      InputError: where an array is missing, or something has to be told.
+      InputError: if an array is missing, or an argument must be given.
     """
     p1, p2, channels, dim = shape_of(tensors, 'embedding/kernel', 4)
     block, (_, attention, _, mlp) = _block(tensors)
@@ -70,14 +70,14 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
     positions = next((name for name in POSITIONS if name in tensors), None)
     if positions:
         if positions == OLD_POSITIONS:
-            told = {'posemb': 'learned', **told}
+            known = {'posemb': 'learned', **known}
         length = shape_of(tensors, positions, 3)[1]
-        images = infer_positions(length, 'cls' in tensors, patch_size, told)
+        images = infer_positions(length, 'cls' in tensors, patch_size, known)
     else:
-        images = {'image_size': _sincos2d_size(patch_size, told), 'posemb': 'sincos2d'}
+        images = {'image_size': _sincos2d_size(patch_size, known), 'posemb': 'sincos2d'}
     return {
         **images,
-        **infer_classes(tensors, HEAD_ARRAY, 1, told),
+        **infer_classes(tensors, HEAD_ARRAY, 1, known),
         'patch_size': patch_size,
         'channels': channels,
         'dim': dim,
@@ -95,7 +95,7 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
 
 
 def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
-    """How its arrays lie: in a file of these `tensors`, or as they are to be written."""
+    """The layout of the arrays: in a file with these `tensors`, or, without, for writing."""
     if tensors is not None:
         block, modules = _block(tensors)
         positions = next((name for name in POSITIONS if name in tensors), OLD_POSITIONS)
@@ -138,33 +138,35 @@ def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
 
 
 def check(model: ViT) -> None:
-    """Raises:
-    InputError: where Google's ViTs compute something else than the model.
+    """Validates that Google's ViTs compute what the model does.
+
+    Raises:
+      InputError: if they do not.
     """
     check_expressible(model, 'google', EXPRESSIBLE)
     check_expressible(model, 'google', {'class_token': (model.pool == 'cls',)})
     check_projection(model, 'google')
 
 
-def _sincos2d_size(patch_size: int | tuple[int, int], told: dict[str, Any]) -> tuple[int, int]:
-    """An image size that no array tells, of as many patches as are told or wanted.
+def _sincos2d_size(patch_size: int | tuple[int, int], known: dict[str, Any]) -> tuple[int, int]:
+    """The image size of the known or wanted grid; no array determines it.
 
     Raises:
-      InputError: where nothing is.
+      InputError: if no grid is known or wanted.
     """
-    if told.get('grid'):
-        rows, columns = pair(told['grid'])
-    elif image_size := told.get('image_size') or told.get('wanted_size'):
-        sizes = zip(pair(image_size), pair(told.get('patch_size', patch_size)), strict=True)
+    if known.get('grid'):
+        rows, columns = pair(known['grid'])
+    elif image_size := known.get('image_size') or known.get('wanted_size'):
+        sizes = zip(pair(image_size), pair(known.get('patch_size', patch_size)), strict=True)
         rows, columns = (image // patch for image, patch in sizes)
     else:
-        raise InputError('a sincos2d model, whose image size is not in the file; give image_size=')
+        raise InputError('the image size of a sincos2d model is not in the file; give image_size=')
     p1, p2 = pair(patch_size)
     return rows * p1, columns * p2
 
 
 def _block(tensors: Tensors) -> tuple[str, tuple[str, ...]]:
-    """Where a layer's modules are, and what they are called."""
+    """The prefix of a layer's modules, and their names."""
     stacked = any(name.startswith('Transformer/encoderblock/') for name in tensors)
     old = any('/MlpBlock_3/' in name for name in tensors)
     block = 'Transformer/encoderblock/' if stacked else 'Transformer/encoderblock_{}/'
@@ -172,7 +174,7 @@ def _block(tensors: Tensors) -> tuple[str, tuple[str, ...]]:
 
 
 def _map_head(tensors: Tensors) -> str | None:
-    """Where the attention pooling head is; None where there is none."""
+    """The prefix of the attention pooling head; None if there is none."""
     return next((p for p in ('MAPHead_0/', '') if f'{p}probe' in tensors), None)
 
 
@@ -185,7 +187,7 @@ def _dense(ours: str, theirs: str) -> list[Entry]:
 
 
 def _to_heads(ours: str, theirs: str, names: tuple[str, ...], heads: int) -> list[Entry]:
-    """[in, (h d)] and [in, h, d], the biases without `in`; any axes before them."""
+    """Our [in, (h d)] from their [in, h, d], biases without `in`; any leading axes."""
 
     def split(array: np.ndarray) -> np.ndarray:
         return array.reshape(*array.shape[:-1], heads, -1)
@@ -200,7 +202,7 @@ def _to_heads(ours: str, theirs: str, names: tuple[str, ...], heads: int) -> lis
 
 
 def _from_heads(ours: str, theirs: str, heads: int) -> list[Entry]:
-    """[(h d), out] and [h, d, out]; any axes before them."""
+    """Our [(h d), out] from their [h, d, out]; any leading axes."""
 
     def split(array: np.ndarray) -> np.ndarray:
         return array.reshape(*array.shape[:-2], heads, -1, array.shape[-1])

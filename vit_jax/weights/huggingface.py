@@ -1,8 +1,8 @@
-"""Hugging Face's state dict of ViTForImageClassification; its folder is `huggingface_folder.py`'s.
+"""Hugging Face's state dict of ViTForImageClassification; for its folder see `huggingface_folder`.
 
 A ViTModel is read too; its pooler is a tanh layer, our `representation_size`, and it has no head.
-Version 5 of transformers has other names in memory than it writes into files; both are read, the
-files' are written.
+Version 5 of transformers uses other names in memory than in files; we read both, and write those of
+the files.
 
 Source: https://github.com/huggingface/transformers, `models/vit`.
 """
@@ -34,7 +34,7 @@ EXPRESSIBLE = {
 HEAD_ARRAY = 'classifier.weight'
 PROJECTION = 'embeddings.patch_embeddings.projection'
 OLD_LAYER, LAYER = 'encoder.layer.{}.', 'layers.{}.'
-# What a layer's modules are called in files, and in the memory of version 5.
+# Names of a layer's modules in files, and in memory in version 5.
 OLD_NAMES = {
     'q': 'attention.attention.query',
     'k': 'attention.attention.key',
@@ -58,14 +58,14 @@ def recognises(tensors: Tensors) -> bool:
     return any(name.endswith(f'{PROJECTION}.weight') for name in tensors)
 
 
-def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
-    """The ViT's arguments, as far as shapes and `config.json` say.
+def infer(tensors: Tensors, known: dict[str, Any]) -> dict[str, Any]:
+    """Infers the ViT's arguments from the shapes and `config.json`.
 
     Raises:
-      InputError: where an array is missing, or `config.json` is.
+      InputError: if an array or `config.json` is missing.
     """
     vit, layer, names = _layout(tensors)
-    if 'norm_eps' not in told:
+    if 'norm_eps' not in known:
         raise InputError('expected the folder with config.json, got a file without it')
     dim, channels, p1, p2 = shape_of(tensors, f'{vit}{PROJECTION}.weight', 4)
     patch_size = p1 if p1 == p2 else (p1, p2)
@@ -74,29 +74,31 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
     pooler = f'{vit}pooler.dense.weight'
     is_vit_model = pooler in tensors and HEAD_ARRAY not in tensors
     return {
-        **infer_classes(tensors, HEAD_ARRAY, 0, told),
+        **infer_classes(tensors, HEAD_ARRAY, 0, known),
         'patch_size': patch_size,
         'channels': channels,
         'dim': dim,
         'depth': count_layers(tensors, vit + layer.split('{}')[0]),
-        **split_heads(inner_dim, told.get('heads')),
+        **split_heads(inner_dim, known.get('heads')),
         'mlp_dim': shape_of(tensors, f'{vit}{layer.format(0)}{names["fc1"]}.weight', 2)[0],
-        # ViTForImageClassification has no use for a pooler.
+        # ViTForImageClassification does not use a pooler.
         'representation_size': shape_of(tensors, pooler, 2)[0] if is_vit_model else 0,
-        **infer_positions(length, 1, patch_size, {'posemb': 'learned', **told}),
+        **infer_positions(length, 1, patch_size, {'posemb': 'learned', **known}),
     }
 
 
 def check(model: ViT) -> None:
-    """Raises:
-    InputError: where ViTForImageClassification computes something else than the model.
+    """Validates that ViTForImageClassification computes what the model does.
+
+    Raises:
+      InputError: if it does not.
     """
     check_expressible(model, 'huggingface', EXPRESSIBLE)
     check_projection(model, 'huggingface')
 
 
 def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
-    """How its arrays lie: in a file of these `tensors`, or as they are to be written."""
+    """The layout of the arrays: in a file with these `tensors`, or, without, for writing."""
     vit, layer, names = _layout(tensors) if tensors else ('vit.', OLD_LAYER, OLD_NAMES)
     layer = vit + layer
     qkv = tuple(layer + names[name] for name in ('q', 'k', 'v'))
@@ -118,7 +120,7 @@ def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
 
 
 def _layout(tensors: Tensors) -> tuple[str, str, dict[str, str]]:
-    """Prefix of the ViT's arrays, of a layer's, and the names in one."""
+    """The prefix of the ViT's arrays, that of a layer's arrays, and the names within a layer."""
     vit = 'vit.' if f'vit.{PROJECTION}.weight' in tensors else ''
     old = any(name.startswith(f'{vit}encoder.layer.') for name in tensors)
     return vit, OLD_LAYER if old else LAYER, OLD_NAMES if old else NAMES

@@ -1,6 +1,6 @@
-"""A folder of Hugging Face: `config.json`, weights, and how pictures are prepared.
+"""A Hugging Face folder: `config.json`, weights and preprocessing.
 
-A folder that timm has put on the hub has a `config.json` as well, of another kind.
+timm's folders on the hub have a `config.json` too, of another kind.
 
 Source: https://github.com/huggingface/transformers, `models/vit`.
 """
@@ -26,14 +26,16 @@ FILES = ('model.safetensors', 'pytorch_model.bin')
 
 
 def read_folder(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """A folder's arrays, and what its JSON files tell: 'arguments', 'description', 'notes'.
+    """A folder's arrays, and the metadata in its JSON: 'arguments', 'description', 'notes'.
 
     Raises:
-      InputError: where a file is missing or damaged, or it is no ViT.
+      InputError: if a file is missing or damaged, or the model is not a ViT.
     """
     config = read_json(path / 'config.json')
     if not isinstance(config, dict) or not {'model_type', 'architecture'} & config.keys():
-        raise InputError(f'{path}: its config.json is neither of Hugging Face nor of timm')
+        raise InputError(
+            f"{path}: expected Hugging Face's or timm's config.json, but it is neither"
+        )
     tensors = _read_files(path)
     if 'model_type' not in config:
         return tensors, timm.read_config(config)
@@ -57,14 +59,14 @@ def read_folder(path: Path) -> tuple[Tensors, dict[str, Any]]:
 
 
 def write_folder(path: Path, arrays: Arrays, model: ViT, description: dict[str, Any]) -> None:
-    """Writes what `from_pretrained` reads, whole or not at all.
+    """Writes a folder that `from_pretrained` reads, atomically.
 
     Raises:
-      InputError: where the folder is there with something in it, or cannot be written.
+      InputError: if the folder exists and is not empty, or cannot be written.
     """
     taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if taken or not path.name or not path.parent.is_dir():
-        raise InputError(f'{path}: expected a new folder, in one that exists')
+        raise InputError(f'{path}: expected a new folder in an existing one')
     class_names = description.get('class_names')
     names = class_names or _placeholders(model.num_classes)
     config = {
@@ -87,7 +89,7 @@ def write_folder(path: Path, arrays: Arrays, model: ViT, description: dict[str, 
     try:
         temporary.mkdir()
     except OSError as error:
-        raise InputError(f'{path}: expected a place that can be written, got: {error}') from None
+        raise InputError(f'{path}: cannot be written: {error}') from None
     try:
         (temporary / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
         if preprocessing := description.get('preprocessing'):
@@ -107,18 +109,20 @@ def write_folder(path: Path, arrays: Arrays, model: ViT, description: dict[str, 
         temporary.rename(path)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise InputError(f'{path}: expected a place that can be written, got: {error}') from None
+        raise InputError(f'{path}: cannot be written: {error}') from None
 
 
 def _arguments(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """The ViT's arguments that only `config.json` tells.
+    """The ViT's arguments in `config.json`.
 
     Raises:
-      InputError: where one is missing, or not what our ViT can compute.
+      InputError: if one is missing, or our ViT does not support it.
     """
     act = config.get('hidden_act')
     if act not in list(GELUS):
-        raise InputError(f'{path}: expected hidden_act out of {", ".join(GELUS)}, got {act!r}')
+        raise InputError(
+            f'{path}: expected hidden_act to be one of {", ".join(GELUS)}, got {act!r}'
+        )
     if config.get('pooler_act', 'tanh') != 'tanh':
         raise InputError(f"{path}: expected pooler_act 'tanh', got {config['pooler_act']!r}")
     arguments = {
@@ -133,28 +137,28 @@ def _arguments(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     }
     for name, value in arguments.items():
         if not isinstance(value, (int, float, tuple)) or isinstance(value, bool):
-            raise InputError(f'{path}: config.json has {value!r} where {name} was expected')
+            raise InputError(f'{path}: config.json has {value!r} for {name}, expected a number')
     return arguments | {'gelu': GELUS[act], 'qkv_bias': bool(config.get('qkv_bias', True))}
 
 
 def _preprocessing(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Describes mean and std of the pixels in [0, 1], and notes where we resize otherwise."""
+    """Mean and std for pixels in [0, 1], and notes on resizing that differs from ours."""
     if not {'image_mean', 'image_std'} <= config.keys():
         return {}, []
     normalize, rescale = config.get('do_normalize', True), config.get('do_rescale', True)
     scale = 255 * (config.get('rescale_factor', 1 / 255) if rescale else 1)
     mean = config['image_mean'] if normalize else (0.0,)
     std = config['image_std'] if normalize else (1.0,)
-    told = {'mean': tuple(x / scale for x in mean), 'std': tuple(x / scale for x in std)}
+    normalisation = {'mean': tuple(x / scale for x in mean), 'std': tuple(x / scale for x in std)}
     others = {'do_center_crop': (None, False), 'do_resize': (None, True), 'resample': (None, 2)}
-    return {'preprocessing': told}, timm.differing(config, others)
+    return {'preprocessing': normalisation}, timm.differing(config, others)
 
 
 def _read_files(path: Path) -> Tensors:
-    """The arrays of a folder, in one file or in several that an index lists.
+    """The arrays of a folder, in one file or in shards that an index lists.
 
     Raises:
-      InputError: where there are none.
+      InputError: if there are none.
     """
     for name in FILES:
         if (path / name).is_file():
@@ -162,15 +166,17 @@ def _read_files(path: Path) -> Tensors:
         if (path / f'{name}.index.json').is_file():
             shards = set(read_json(path / f'{name}.index.json')['weight_map'].values())
             if any(Path(shard).name != shard for shard in shards):
-                raise InputError(f'{path}: expected an index of files in it, got {shorten(shards)}')
+                raise InputError(
+                    f'{path}: expected an index of files in this folder, got {shorten(shards)}'
+                )
             return {
                 k: x for shard in sorted(shards) for k, x in read_tensors(path / shard)[0].items()
             }
-    raise InputError(f'{path}: expected {" or ".join(FILES)} in it, but there is neither')
+    raise InputError(f'{path}: expected {" or ".join(FILES)}, but there is neither')
 
 
 def _placeholders(count: int) -> list[str]:
-    """What transformers calls classes without names."""
+    """The names that transformers gives to unnamed classes."""
     return [f'LABEL_{label}' for label in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""What shapes tell of a ViT's arguments, and what has to be asked for."""
+"""Infers a ViT's arguments from array shapes; names those that must be given."""
 
 import math
 from typing import Any
@@ -9,13 +9,13 @@ from vit_jax.weights.files import Tensors
 
 
 def shape_of(tensors: Tensors, name: str, ndim: int) -> tuple[int, ...]:
-    """The shape of an array that a format cannot be without.
+    """The shape of an array that the format requires.
 
     Raises:
-      InputError: where it is missing, or has not so many axes.
+      InputError: if the array is missing or empty, or does not have `ndim` axes.
     """
     if name not in tensors:
-        raise InputError(f'expected an array {name}, but there is none')
+        raise InputError(f'expected an array {name}, got none')
     shape = tensors[name].shape
     if len(shape) != ndim or 0 in shape:
         raise InputError(f'{name}: expected {ndim} axes, none of them empty, got shape {shape}')
@@ -23,30 +23,30 @@ def shape_of(tensors: Tensors, name: str, ndim: int) -> tuple[int, ...]:
 
 
 def count_layers(tensors: Tensors, prefix: str) -> int:
-    """How many different numbers follow a prefix."""
+    """The number of distinct layer numbers after a prefix, at least 1."""
     separator = '/' if '/' in prefix else '.'
     numbers = {n[len(prefix) :].split(separator)[0] for n in tensors if n.startswith(prefix)}
     return max(1, len(numbers))
 
 
-def infer_classes(tensors: Tensors, name: str, axis: int, told: dict[str, Any]) -> dict[str, int]:
-    """`num_classes` of a head's array; of a new head, where the file has none.
+def infer_classes(tensors: Tensors, name: str, axis: int, known: dict[str, Any]) -> dict[str, int]:
+    """`num_classes` of the head's array, or of a new head if the file has none.
 
     Raises:
-      InputError: where there is neither.
+      InputError: if the file has no head and `num_classes` is unknown.
     """
     if name in tensors:
         return {'num_classes': shape_of(tensors, name, 2)[axis]}
-    if 'num_classes' not in told:
-        raise InputError(f'there is no head in it, no {name}; give num_classes= for a new one')
-    return {'num_classes': told['num_classes']}
+    if 'num_classes' not in known:
+        raise InputError(f'it has no head (no array {name}); give num_classes= for a new one')
+    return {'num_classes': known['num_classes']}
 
 
 def split_heads(inner_dim: int, heads: int | None) -> dict[str, int]:
-    """`heads` and `dim_head` of attention over so many features.
+    """`heads` and `dim_head` of attention with `inner_dim` features over all heads.
 
     Raises:
-      InputError: where nobody told the number of heads, or it does not divide them.
+      InputError: if the number of heads is unknown or does not divide `inner_dim`.
     """
     if not isinstance(heads, int) or heads < 1 or inner_dim % heads:
         raise InputError(
@@ -57,49 +57,49 @@ def split_heads(inner_dim: int, heads: int | None) -> dict[str, int]:
 
 
 def infer_positions(
-    num_positions: int, num_prefix: int, patch_size: int | tuple[int, int], told: dict[str, Any]
+    num_positions: int, num_prefix: int, patch_size: int | tuple[int, int], known: dict[str, Any]
 ) -> dict[str, Any]:
-    """`image_size` and `posemb` of so many learned position embeddings.
+    """Infers `image_size` and `posemb` from the number of learned position embeddings.
 
-    Their grid is the one that was told, else a square, or that of the image size that somebody
-    wants of the model, where not both are possible.
+    Their grid is the known one; otherwise a square, or the grid of the image size wanted of the
+    model, if only one of these fits.
 
     Args:
-      num_positions: length of the position embedding.
-      num_prefix: tokens before the patches, which it may cover or not.
-      patch_size: pixels.
-      told: arguments of the ViT that are known, and perhaps 'grid' (of the embeddings) and
-        'wanted_size' (an image size, not necessarily theirs).
+      num_positions: number of position embeddings.
+      num_prefix: tokens before the patches, with or without position embeddings.
+      patch_size: in pixels.
+      known: known arguments of the ViT, and optionally 'grid' (of the embeddings) and 'wanted_size'
+        (an image size, not necessarily theirs).
 
     Raises:
-      InputError: where that leaves none or several possibilities.
+      InputError: if nothing fits, or the fit is ambiguous.
     """
     p1, p2 = pair(patch_size)
     covered = {'learned': num_prefix, 'learned_patches': 0}
     if not num_prefix:
         del covered['learned_patches']
-    elif 'posemb' in told:
-        covered = {told['posemb']: covered.get(told['posemb'], 0)}
+    elif 'posemb' in known:
+        covered = {known['posemb']: covered.get(known['posemb'], 0)}
 
     def grid_of(image_size: Any) -> tuple[int, int]:
         height, width = pair(image_size)
         return height // p1, width // p2
 
-    if told.get('grid'):
-        grids = [pair(told['grid'])]
-    elif 'image_size' in told:
-        grids = [grid_of(told['image_size'])]
+    if known.get('grid'):
+        grids = [pair(known['grid'])]
+    elif 'image_size' in known:
+        grids = [grid_of(known['image_size'])]
     else:
         sides = (math.isqrt(max(num_positions - prefix, 0)) for prefix in covered.values())
         grids = [(side, side) for side in sides if side]
-        if told.get('wanted_size'):
-            grids.append(grid_of(told['wanted_size']))
+        if known.get('wanted_size'):
+            grids.append(grid_of(known['wanted_size']))
     fitting = _fitting(grids, covered, num_positions)
     if len(fitting) != 1:
         raise InputError(
-            f'{num_positions} position embeddings, with {num_prefix} tokens before the patches: '
-            f'expected {" or ".join(f"{r} x {c}" for r, c in dict.fromkeys(grids))} patches, '
-            f'and only one of these possible; '
+            f'{num_positions} position embeddings with {num_prefix} tokens before the patches: '
+            f'expected {" or ".join(f"{r} x {c}" for r, c in dict.fromkeys(grids))} patches '
+            f'to fit in exactly one way; '
             f"give grid=(rows, columns) of the weights, and posemb='learned' or 'learned_patches'"
         )
     (posemb, (rows, columns)), *_ = fitting
@@ -113,7 +113,7 @@ def infer_positions(
 def _fitting(
     grids: list[tuple[int, int]], covered: dict[str, int], num_positions: int
 ) -> list[tuple[str, tuple[int, int]]]:
-    """Kinds of position embedding and grids that make so many of them."""
+    """Kinds of position embedding, and grids, that give `num_positions` embeddings."""
     return [
         (posemb, grid)
         for posemb, prefix in covered.items()

@@ -1,4 +1,4 @@
-"""Reads a run directory, a weight file or a folder, and says all that is known of it."""
+"""Reads a run directory, a weight file or a folder, with all that is known of it."""
 
 import os
 from pathlib import Path
@@ -14,13 +14,13 @@ from vit_jax.model.shapes import pair, parameter_shapes
 from vit_jax.model.vit import ViT
 from vit_jax.weights import google, huggingface, seed, timm
 from vit_jax.weights.accounting import HEAD, shorten, to_flax
-from vit_jax.weights.files import Arrays, Tensors, damage_told, read_tensors
+from vit_jax.weights.files import Arrays, Tensors, as_input_error, read_tensors
 from vit_jax.weights.huggingface_folder import read_folder
 from vit_jax.weights.resize import ADAPTED, METHODS, adapt
 from vit_jax.weights.run import load_run
 
 FORMATS = {'google': google, 'timm': timm, 'huggingface': huggingface, 'seed': seed}
-# What arrays tell, whatever else is said.
+# Arguments that the arrays determine; metadata must agree.
 SIZES = {
     'image_size',
     'patch_size',
@@ -39,10 +39,10 @@ class Weights(NamedTuple):
 
     Args:
       model: with the arguments that its parameters need.
-      variables: {'params': …}, as `ViT.init` lays them out.
-      description: 'class_names' (a list), and 'preprocessing' (arguments of
-        `vit_jax.preprocess.Preprocessing`); None where it is not known.
-      notes: what was not taken as it lay there, in words.
+      variables: {'params': …}, in the layout of `ViT.init`.
+      description: 'class_names' (a list) and 'preprocessing' (arguments of
+        `vit_jax.data.preprocess.Preprocessing`); None if unknown.
+      notes: messages on what was resized, dropped, ignored or newly initialised.
     """
 
     model: ViT
@@ -56,24 +56,25 @@ class Weights(NamedTuple):
         std: tuple[float, ...] | None = None,
         crop_fraction: float | None = None,
     ) -> Preprocessing:
-        """What pictures go through before the model.
+        """The preprocessing of pictures for this model.
 
         Args:
-          mean, std, crop_fraction: instead of the described ones.
+          mean, std, crop_fraction: override the described ones.
 
         Raises:
-          InputError: where they are neither given nor described, or channels cannot be pictures'.
+          InputError: if mean or std is neither given nor described, or a picture cannot have the
+            model's number of channels.
         """
         model, described = self.model, dict(self.description['preprocessing'] or {})
         given = {'mean': mean, 'std': std, 'crop_fraction': crop_fraction}
-        told = described | {name: value for name, value in given.items() if value is not None}
-        if not {'mean', 'std'} <= told.keys():
+        known = described | {name: value for name, value in given.items() if value is not None}
+        if not {'mean', 'std'} <= known.keys():
             raise InputError(
                 'expected mean and std of the pixels that the weights were trained with; '
-                'the file does not tell them'
+                'the file lacks them'
             )
         size = pair(model.image_size)
-        return Preprocessing(**{**told, 'image_size': size, 'channels': model.channels})
+        return Preprocessing(**{**known, 'image_size': size, 'channels': model.channels})
 
 
 def read_weights(
@@ -85,11 +86,11 @@ def read_weights(
     new_head: bool = False,
     **overrides: Any,
 ) -> Weights:
-    """`load_weights` with all that is known besides.
+    """`load_weights`, with all else that is known of the weights.
 
     Args:
       step: of a run's checkpoint: 'newest', 'best' (on the test split) or a number.
-      new_head: whether the head is to be zeros also where the number of classes stays.
+      new_head: whether to start from a head of zeros even if the number of classes stays.
     """
     path = Path(path)
     if unknown := overrides.keys() - set(argument_names(ViT)):
@@ -97,44 +98,44 @@ def read_weights(
     if resize not in METHODS:
         raise InputError(f'resize: expected one of {", ".join(METHODS)}, got {resize!r}')
     changes = {name: overrides[name] for name in ADAPTED if name in overrides}
-    told = {name: value for name, value in overrides.items() if name not in ADAPTED}
+    given = {name: value for name, value in overrides.items() if name not in ADAPTED}
     is_run = (path / 'description.json').is_file()
     if is_run and grid:
-        raise InputError(f'{path}: a run directory tells its grid, expected no grid=')
+        raise InputError(f'{path}: grid= is for weight files; a run directory records its own')
     if not is_run and step != 'newest':
-        raise InputError(f'{path}: no run directory, expected no step, got {step!r}')
+        raise InputError(f'{path}: not a run directory, so expected no step, got {step!r}')
     if is_run:
         model, variables, description = load_run(path, step)
         notes: list[str] = []
         trained = model
-        model = model.clone(**told)
+        model = model.clone(**given)
         if parameter_shapes(model) != parameter_shapes(trained):
-            raise InputError(f'{path}: {told} would change the shapes of its parameters')
+            raise InputError(f'{path}: {given} would change the shapes of its parameters')
         params = flatten(variables)
     elif path.is_dir() and not (path / 'config.json').is_file():
         raise InputError(
-            f'{path}: expected a run directory with description.json, or a folder of Hugging Face '
+            f'{path}: expected a run directory with description.json, or a Hugging Face folder '
             f'with config.json, but it has neither'
         )
     else:
-        with damage_told(path):
+        with as_input_error(path):
             source = read_folder(path) if path.is_dir() else read_tensors(path)
-        model, params, description, notes = _from_tensors(*source, told, changes, grid, str(path))
+        model, params, description, notes = _from_tensors(*source, given, changes, grid, str(path))
     for name in ('num_classes', 'representation_size'):
         new_head |= overrides.get(name, getattr(model, name)) != getattr(model, name)
-    model, params, done = adapt(model, params, changes, resize, new_head)
+    model, params, new_notes = adapt(model, params, changes, resize, new_head)
     weights = Weights(
         model,
         {'params': unflatten_dict(params, sep='/')},
         describe(path, description, None if new_head else model.num_classes),
-        notes + done,
+        notes + new_notes,
     )
     if weights.description['preprocessing'] and model.channels in (1, 3):
         try:
-            with damage_told(path):
+            with as_input_error(path):
                 weights.preprocessing()
         except InputError as error:
-            raise InputError(f'{path}: its preprocessing: {error}') from None
+            raise InputError(f'{path}: preprocessing: {error}') from None
     return weights
 
 
@@ -145,17 +146,19 @@ def flatten(variables: dict[str, Any]) -> Arrays:
 
 
 def describe(path: Path, description: Any, num_classes: int | None) -> dict[str, Any]:
-    """A description with all its keys.
+    """Validates a description and completes its keys.
 
     Args:
-      num_classes: that should have names; None for a new head, whose classes have none.
+      num_classes: number of class names to expect; None for a new head, whose classes have none.
 
     Raises:
-      InputError: where it is none.
+      InputError: if it is not a description.
     """
     known = {'preprocessing', 'class_names'}
     if not isinstance(description, dict) or description.keys() - known:
-        raise InputError(f'{path}: expected a description of it, got {description!r}')
+        raise InputError(
+            f"{path}: expected a description ('preprocessing', 'class_names'), got {description!r}"
+        )
     class_names = description.get('class_names') if num_classes else None
     if class_names is not None:
         is_names = isinstance(class_names, list | tuple) and all(
@@ -171,27 +174,27 @@ def describe(path: Path, description: Any, num_classes: int | None) -> dict[str,
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether they are equal, or the same size in pixels."""
+    """Whether two values are equal, or the same size in pixels."""
     sizes = isinstance(one, tuple) != isinstance(other, tuple)
     return pair(one) == pair(other) if sizes else one == other
 
 
 def _from_tensors(
     tensors: Tensors,
-    beside: dict[str, Any],
-    told: dict[str, Any],
+    metadata: dict[str, Any],
+    given: dict[str, Any],
     changes: dict[str, Any],
     grid: tuple[int, int] | None,
     name: str,
 ) -> tuple[ViT, Arrays, dict[str, Any], list[str]]:
-    """Model, parameters and description as a file has them.
+    """Model, parameters, description and notes, as a file has them.
 
     Args:
       tensors: its arrays.
-      beside: what it says besides: 'arguments' and 'description'.
-      told: arguments of the ViT, which win over the file's.
-      changes: arguments that are wanted of the model, or tell what the file does not.
-      grid: of its position embeddings.
+      metadata: what it says besides: 'arguments', 'description' and 'notes', all optional.
+      given: arguments of the ViT that override the file's.
+      changes: arguments wanted of the model in the end; they may also supply what the file lacks.
+      grid: rows and columns of its position embeddings.
       name: of the file, for errors.
     """
     notes = []
@@ -199,26 +202,27 @@ def _from_tensors(
         aside = [n for n in tensors if not n.startswith(prefix)]
         tensors = {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
         if aside:
-            notes.append(f'{len(aside)} arrays beside {prefix} left aside: {shorten(aside)}')
+            notes.append(f'{len(aside)} arrays outside {prefix} ignored: {shorten(aside)}')
     layout = next((f for f in FORMATS.values() if f.recognises(tensors)), None)
     if layout is None:
         raise InputError(
-            f'{name}: expected the arrays of a ViT by {", ".join(FORMATS)}, got {shorten(tensors)}'
+            f'{name}: expected the arrays of a ViT in one of the formats {", ".join(FORMATS)}, '
+            f'got {shorten(tensors)}'
             if tensors
-            else f'{name}: it holds no arrays'
+            else f'{name}: contains no arrays'
         )
-    told_beside = beside.get('arguments', {})
+    declared = metadata.get('arguments', {})
     try:
         wanted = dict(changes)
         wanted['wanted_size'] = wanted.pop('image_size', None)
-        inferred = layout.infer(tensors, {**wanted, **told_beside, **told, 'grid': grid})
-        for size in SIZES & told_beside.keys() - told.keys():
-            if not _same(inferred[size], told_beside[size]):
+        inferred = layout.infer(tensors, {**wanted, **declared, **given, 'grid': grid})
+        for size in SIZES & declared.keys() - given.keys():
+            if not _same(inferred[size], declared[size]):
                 raise InputError(
-                    f'it says {size}={told_beside[size]!r}, its arrays say {inferred[size]!r}'
+                    f'metadata says {size}={declared[size]!r}, but arrays say {inferred[size]!r}'
                 )
-        model = ViT(**{**inferred, **told_beside, **told})
-    except (InputError, TypeError) as error:  # what the file says need not be of any right type
+        model = ViT(**{**inferred, **declared, **given})
+    except (InputError, TypeError) as error:  # metadata may hold values of any type
         raise InputError(f'{name}: {error}') from None
     new = [ours for ours in parameter_shapes(model) if ours.startswith(HEAD)]
     if layout.HEAD_ARRAY in tensors:
@@ -226,5 +230,5 @@ def _from_tensors(
     else:
         notes.append(f'new head of zeros: {model.num_classes} classes')
     params = to_flax(tensors, layout.entries(model, tensors), model, name, new)
-    description = beside.get('description', getattr(layout, 'DESCRIPTION', {}))
-    return model, params, description, notes + beside.get('notes', [])
+    description = metadata.get('description', getattr(layout, 'DESCRIPTION', {}))
+    return model, params, description, notes + metadata.get('notes', [])

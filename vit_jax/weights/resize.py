@@ -1,4 +1,4 @@
-"""Weights for other image sizes, patch sizes and classes than they were trained for."""
+"""Adapts weights to other image sizes, patch sizes and classes than they were trained for."""
 
 import math
 from typing import Any
@@ -26,20 +26,20 @@ def resize_pos_embedding(
     num_prefix: int,
     method: str,
 ) -> Float[np.ndarray, '1 m d']:
-    """Position embeddings of another grid of patches.
+    """Resizes position embeddings to another grid of patches.
 
     Args:
-      embedding: of `num_prefix` tokens, which stay as they are, and of the patches, row by row.
+      embedding: of `num_prefix` tokens, which are kept, then of the patches, row by row.
       old_grid, new_grid: rows and columns of patches.
-      num_prefix: embeddings before those of the patches.
-      method: 'bilinear', with the corners' embeddings on the corners, as Google's code does it;
-        'bicubic', antialiased, with the outer edges on the edges, as timm's.
+      num_prefix: number of embeddings before those of the patches.
+      method: 'bilinear' with aligned corners, as in Google's code; 'bicubic', antialiased, with
+        aligned outer edges, as in timm's.
 
     Returns:
       num_prefix + rows * columns embeddings.
 
     Raises:
-      InputError: where the numbers do not fit, or the method is unknown.
+      InputError: if `embedding` does not fit `old_grid`, or the method is unknown.
     """
     (rows, columns), (new_rows, new_columns) = old_grid, new_grid
     if embedding.shape[1] != num_prefix + rows * columns:
@@ -64,13 +64,13 @@ def resize_patch_kernel(
     old_patch: tuple[int, int],
     new_patch: tuple[int, int],
 ) -> Float[np.ndarray, 'new_pixels d']:
-    """A patch embedding for patches of another size, FlexiViT's pseudo-inverse resize.
+    """Resizes a patch embedding to another patch size, by FlexiViT's pseudo-inverse.
 
-    The new kernel is what gives resized patches the embeddings of the old ones: exactly for larger
-    patches, in the least squares for smaller ones. Resizing is bilinear without antialiasing.
+    The new kernel gives resized patches the embeddings of the old ones: exactly for larger patches,
+    in the least-squares sense for smaller ones. Resizing is bilinear without antialiasing.
 
     Args:
-      kernel: [height * width * channels, d], rows first.
+      kernel: [height * width * channels, d], row by row.
       old_patch, new_patch: (height, width) in pixels.
 
     Reference: https://arxiv.org/abs/2212.08013, section 3.4.
@@ -87,19 +87,19 @@ def resize_patch_kernel(
 def adapt(
     model: ViT, params: Arrays, changes: dict[str, Any], method: str, new_head: bool
 ) -> tuple[ViT, Arrays, list[str]]:
-    """A model and its parameters, for other arguments out of `ADAPTED`.
+    """Adapts a model and its parameters to other arguments out of `ADAPTED`.
 
     Args:
-      model, params: as they are; parameters flat, by name.
+      model, params: before the changes; parameters flat, by name.
       changes: new arguments.
       method: of `resize_pos_embedding`.
-      new_head: whether the head is to be zeros.
+      new_head: whether to give it a new head of zeros.
 
     Returns:
-      The new model, its parameters, and in words what was done.
+      The new model, its parameters, and messages on what was changed.
 
     Raises:
-      InputError: where the changes cannot be made.
+      InputError: if the changes cannot be made.
     """
     new = model.clone(**changes)
     params, notes = dict(params), []
@@ -122,10 +122,10 @@ def adapt(
     if new.representation_size != model.representation_size:
         if new.representation_size:
             raise InputError(
-                f'representation_size: expected {model.representation_size}, as the weights have '
-                f'it, or 0, to go without it, got {new.representation_size}'
+                f'representation_size: expected {model.representation_size}, as in the weights, '
+                f'or 0 to drop that layer, got {new.representation_size}'
             )
-        notes.append('layer before the logits left out: mlp_head/pre_logits')
+        notes.append('layer before the logits dropped: mlp_head/pre_logits')
         params = {name: x for name, x in params.items() if '/pre_logits/' not in name}
     if new_head:
         shapes = parameter_shapes(new)

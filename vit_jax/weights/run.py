@@ -1,4 +1,4 @@
-"""A run directory as a place that weights come from."""
+"""Loads weights from a run directory."""
 
 from pathlib import Path
 from typing import Any
@@ -8,26 +8,26 @@ from vit_jax.model.shapes import abstract_variables
 from vit_jax.model.vit import ViT
 from vit_jax.run.checkpoint import Checkpoints
 from vit_jax.run.json_files import read_json
-from vit_jax.weights.files import damage_told
+from vit_jax.weights.files import as_input_error
 
 
 def load_run(
     run_directory: Path, step: str | int = 'newest'
 ) -> tuple[ViT, dict[str, Any], dict[str, Any]]:
-    """Reads the model that a run has trained.
+    """Loads the model that a run has trained.
 
     Args:
-      run_directory: of a run that has saved a checkpoint; it may still be going on.
-      step: of the checkpoint: 'newest', 'best' (on the test split) or a number, in digits too.
+      run_directory: of a run that has saved a checkpoint; the run may still be in progress.
+      step: of the checkpoint: 'newest', 'best' (on the test split) or a number, as int or digits.
 
     Returns:
       The model, its variables, and the run's description: 'preprocessing', 'class_names'.
 
     Raises:
-      InputError: where that is no run directory, or has no such checkpoint.
+      InputError: if it is not a run directory, or has no such checkpoint.
     """
     description = read_json(run_directory / 'description.json')
-    with damage_told(run_directory):
+    with as_input_error(run_directory):
         model = ViT(**description.pop('model'))
     if not (run_directory / 'checkpoints').is_dir():
         raise InputError(f'{run_directory}: the run has not saved a checkpoint yet')
@@ -36,7 +36,7 @@ def load_run(
         number = named[step] if step in named else int(step) if str(step).isdecimal() else step
         if number not in checkpoints.steps:
             there = ', '.join(map(str, checkpoints.steps)) or 'none'
-            raise InputError(f'{run_directory}: no checkpoint {step}; there are: {there}')
-        with damage_told(run_directory):
+            raise InputError(f'{run_directory}: no checkpoint {step}; available: {there}')
+        with as_input_error(run_directory):
             params = checkpoints.restore_params(number, abstract_variables(model)['params'])
         return model, {'params': params}, description

@@ -1,7 +1,7 @@
-"""vit-pytorch's state dict (`vit_pytorch/vit.py`, versions 0.24 to 0.27), both directions.
+"""vit-pytorch's state dict (`vit_pytorch/vit.py`, versions 0.24 to 0.27), read and written.
 
-Heads are not in it, nor is whether the pooling is 'cls' or 'mean', nor of what shape patches are:
-without a word they are square, of RGB before grey.
+It lacks the number of heads, the pooling ('cls' or 'mean') and the shape of the patches: unless
+given, they are square, and RGB if that fits, else grey.
 """
 
 import math
@@ -43,7 +43,7 @@ def recognises(tensors: Tensors) -> bool:
 
 
 def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
-    """How its arrays lie."""
+    """The layout of the arrays."""
     return [
         *linear('to_patch_embedding', 'to_patch_embedding.1'),
         Entry('pos_embedding', 'pos_embedding'),
@@ -60,49 +60,51 @@ def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
 
 
 def check(model: ViT) -> None:
-    """Raises:
-    InputError: where vit-pytorch's ViT computes something else than the model.
+    """Validates that vit-pytorch's ViT computes what the model does.
+
+    Raises:
+      InputError: if it does not.
     """
     check_expressible(model, 'seed', EXPRESSIBLE)
 
 
-def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
-    """The ViT's arguments, as far as shapes and what is told beside them say.
+def infer(tensors: Tensors, known: dict[str, Any]) -> dict[str, Any]:
+    """Infers the ViT's arguments from the shapes and from those that are known.
 
     Raises:
-      InputError: where an array is missing, or something has to be told.
+      InputError: if an array is missing, or an argument must be given.
     """
     dim, patch_dim = shape_of(tensors, 'to_patch_embedding.1.weight', 2)
     first = LAYER.format(0)
     inner_dim = shape_of(tensors, first + '0.fn.to_qkv.weight', 2)[0] // 3
     projects_out = first + '0.fn.to_out.0.weight' in tensors  # else one head, as wide as the tokens
-    heads = told.get('heads') if projects_out else 1
-    patch_size, channels = _infer_patch(patch_dim, told)
+    heads = known.get('heads') if projects_out else 1
+    patch_size, channels = _infer_patch(patch_dim, known)
     num_positions = shape_of(tensors, 'pos_embedding', 3)[1]
     return {
-        **infer_classes(tensors, HEAD_ARRAY, 0, told),
+        **infer_classes(tensors, HEAD_ARRAY, 0, known),
         'patch_size': patch_size,
         'channels': channels,
         'dim': dim,
         'depth': count_layers(tensors, 'transformer.layers.'),
         **split_heads(inner_dim, heads),
         'mlp_dim': shape_of(tensors, first + '1.fn.net.0.weight', 2)[0],
-        **infer_positions(num_positions, 1, patch_size, {'posemb': 'learned', **told}),
+        **infer_positions(num_positions, 1, patch_size, {'posemb': 'learned', **known}),
     }
 
 
-def _infer_patch(patch_dim: int, told: dict[str, Any]) -> tuple[int | tuple[int, int], int]:
-    """Patch size and channels: as told, else square, of RGB before grey."""
-    channels = (told['channels'],) if 'channels' in told else (3, 1)
-    height, width = pair(told.get('patch_size', 1))
+def _infer_patch(patch_dim: int, known: dict[str, Any]) -> tuple[int | tuple[int, int], int]:
+    """Patch size and channels: the known ones, else square, and RGB before grey."""
+    channels = (known['channels'],) if 'channels' in known else (3, 1)
+    height, width = pair(known.get('patch_size', 1))
     for c in channels:
-        if 'patch_size' in told and height * width * c == patch_dim:
-            return told['patch_size'], c
+        if 'patch_size' in known and height * width * c == patch_dim:
+            return known['patch_size'], c
     for c in channels:
         side = math.isqrt(patch_dim // max(c, 1))
         if side * side * c == patch_dim:
             return side, c
     raise InputError(
-        f'expected square patches of RGB or grey, got {patch_dim} numbers a patch; '
+        f'expected square patches of RGB or grey, got {patch_dim} numbers per patch; '
         f'give patch_size=(height, width) or channels='
     )

@@ -1,7 +1,7 @@
 """timm's VisionTransformer and DeiTs: the state dict of a `.safetensors`, `.bin` or `.pth` file.
 
-Heads are not in it (but with qk-norm), nor whether a model with a cls token pools the patches
-without a norm of its own for that.
+It lacks the number of heads (except with qk-norm). It does not show whether a model with a cls
+token pools the patches instead, unless that pooling has its own norm (`fc_norm`).
 
 Source: https://github.com/huggingface/pytorch-image-models, `timm/models/vision_transformer.py`,
 `timm/models/deit.py`, `timm/layers/attention_pool.py`; DeiT-3's `gamma_1` from
@@ -42,17 +42,17 @@ def recognises(tensors: Tensors) -> bool:
     return embeddings and any(name.startswith('blocks.') for name in tensors)
 
 
-def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
-    """The ViT's arguments, as far as shapes and what is told beside them say.
+def infer(tensors: Tensors, known: dict[str, Any]) -> dict[str, Any]:
+    """Infers the ViT's arguments from the shapes and from those that are known.
 
     Raises:
-      InputError: where an array is missing, or something has to be told.
+      InputError: if an array is missing, or an argument must be given.
     """
     dim, channels, p1, p2 = shape_of(tensors, 'patch_embed.proj.weight', 4)
     block = BLOCK.format(0)
     inner_dim = shape_of(tensors, f'{block}attn.qkv.weight', 2)[0] // 3
     qk_norm = f'{block}attn.q_norm.weight' in tensors
-    heads = told.get('heads')
+    heads = known.get('heads')
     if qk_norm:
         heads = inner_dim // shape_of(tensors, f'{block}attn.q_norm.weight', 1)[0]
     patch_size = p1 if p1 == p2 else (p1, p2)
@@ -67,7 +67,7 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
         pool = 'cls' if prefix['class_token'] and 'fc_norm.weight' not in tensors else 'gap'
     num_positions = shape_of(tensors, 'pos_embed', 3)[1]
     return {
-        **infer_classes(tensors, HEAD_ARRAY, 0, told),
+        **infer_classes(tensors, HEAD_ARRAY, 0, known),
         'patch_size': patch_size,
         'channels': channels,
         'dim': dim,
@@ -75,7 +75,7 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
         **split_heads(inner_dim, heads),
         'mlp_dim': shape_of(tensors, f'{block}mlp.fc1.weight', 2)[0],
         **prefix,
-        **infer_positions(num_positions, sum(prefix.values()), patch_size, told),
+        **infer_positions(num_positions, sum(prefix.values()), patch_size, known),
         'pool': pool,
         'fc_norm': 'fc_norm.weight' in tensors,
         'qkv_bias': f'{block}attn.qkv.bias' in tensors,
@@ -87,7 +87,7 @@ def infer(tensors: Tensors, told: dict[str, Any]) -> dict[str, Any]:
 
 
 def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
-    """How its arrays lie: in a file of these `tensors`, or as they are to be written."""
+    """The layout of the arrays: in a file with these `tensors`, or, without, for writing."""
     gamma = 'gamma_{}' if tensors and BLOCK.format(0) + 'gamma_1' in tensors else 'ls{}.gamma'
     attn, ff, pool = 'transformer/attn', 'transformer/ff', 'mlp_head/attention_pool'
     return [
@@ -121,8 +121,10 @@ def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
 
 
 def check(model: ViT) -> None:
-    """Raises:
-    InputError: where timm's VisionTransformer computes something else than the model.
+    """Validates that timm's VisionTransformer computes what the model does.
+
+    Raises:
+      InputError: if it does not.
     """
     check_expressible(model, 'timm', EXPRESSIBLE)
     if model.distilled:
@@ -131,10 +133,10 @@ def check(model: ViT) -> None:
 
 
 def read_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What the `config.json` beside a file on the hub tells: 'arguments', 'description', 'notes'.
+    """The metadata in a `config.json` from the hub: 'arguments', 'description', 'notes'.
 
     Raises:
-      InputError: where it asks for something that is not in our ViT.
+      InputError: if it asks for something that our ViT does not support.
     """
     pretrained, model_args = config.get('pretrained_cfg') or {}, config.get('model_args') or {}
     gelus = {None: 'erf', 'gelu': 'erf', 'gelu_tanh': 'tanh'}
@@ -151,26 +153,26 @@ def read_config(config: dict[str, Any]) -> dict[str, Any]:
         arguments['pool'] = 'gap'
     description: dict[str, Any] = {'class_names': config.get('label_names')}
     if {'mean', 'std'} <= pretrained.keys():
-        told = {'mean': tuple(pretrained['mean']), 'std': tuple(pretrained['std'])}
+        normalisation = {'mean': tuple(pretrained['mean']), 'std': tuple(pretrained['std'])}
         if pretrained.get('crop_mode') != 'squash':
-            told['crop_fraction'] = pretrained.get('crop_pct', 0.0)
-        description['preprocessing'] = told
+            normalisation['crop_fraction'] = pretrained.get('crop_pct', 0.0)
+        description['preprocessing'] = normalisation
     others = {'crop_mode': (None, 'center', 'squash'), 'interpolation': (None, 'bilinear')}
     known = {'act_layer', 'num_heads', 'fc_norm', 'global_pool'}
     notes = differing(pretrained, others)
     if unknown := sorted(model_args.keys() - known):
-        notes.append(f'in config.json, and left aside: model_args {", ".join(unknown)}')
+        notes.append(f'ignored in config.json: model_args {", ".join(unknown)}')
     return {'arguments': arguments, 'description': description, 'notes': notes}
 
 
 def differing(config: dict[str, Any], same: dict[str, tuple[Any, ...]]) -> list[str]:
-    """A note on how pictures were made to fit, where it is not as we do it."""
+    """A note on preprocessing that differs from ours, if any does."""
     found = [f'{k} {config[k]}' for k, values in same.items() if config.get(k) not in values]
-    return [f'pictures were prepared with {", ".join(found)}, ours are not'] * bool(found)
+    return [f'its preprocessing differs from ours: {", ".join(found)}'] * bool(found)
 
 
 def conv_layout(model: ViT) -> tuple[Any, Any]:
-    """Between a patch kernel of ours, [(p1 p2 c), d], and one of a torch convolution."""
+    """To our patch kernel [(p1 p2 c), d] from a torch convolution's [d, c, p1, p2], and back."""
     p1, p2 = pair(model.patch_size)
 
     def to_ours(kernel: np.ndarray) -> np.ndarray:

@@ -1,0 +1,38 @@
+"""Python processes, started the way a user starts them."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def start(*arguments, devices=1, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
+    """Starts `python ARGUMENTS` with a number of CPU devices; its output is text."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'},
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+    )
+
+
+def run(*arguments, status=0, **options):
+    """Runs `python ARGUMENTS` to its end, which has to have this exit status.
+
+    Returns:
+      Its standard output and standard error.
+    """
+    process = start(*arguments, **options)
+    output, errors = process.communicate()
+    assert process.returncode == status, (process.returncode, output, errors)
+    return output, errors
+
+
+def train_py(*flags):
+    """Runs train.py in this process; returns its exit status."""
+    return runpy.run_path(str(ROOT / 'train.py'))['main'](['train.py', *map(str, flags)])

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from vit_jax.run.metrics import Reporter, read_metrics
+from vit_jax.train.trainer import train
+
+
+def test_tensorboard_shows_what_metrics_jsonl_does(digits_config, tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    train(digits_config, str(tmp_path))
+    scalars = {}
+    for path in (tmp_path / 'tensorboard').iterdir():
+        content = path.read_bytes()
+        while content:  # TFRecord: length, its checksum, the message, its checksum
+            length = int.from_bytes(content[:8], 'little')
+            event = Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+            for value in event.summary.value:
+                scalars[event.step, value.tag] = value.simple_value
+    for line in read_metrics(tmp_path / 'metrics.jsonl'):
+        step, split = line.pop('step'), line.pop('split')
+        for name, value in line.items():
+            assert scalars.pop((step, f'{split}/{name}')) == pytest.approx(value)
+    assert not scalars
+
+
+def test_metrics_are_fetched_one_step_late(tmp_path):
+    """So the device already runs the next step while the host waits for the last one's."""
+    running = {'loss': np.zeros(()), 'accuracy': np.zeros(())}  # stands for arrays still computed
+    options = dict(num_steps=2, batch_size=8, log_every_steps=1, learning_rate=lambda step: 0.1)
+    with Reporter(tmp_path, first_step=0, **options) as report:
+        report.train(1, running)
+        running['loss'][...] = 3.0  # the device is done only now
+        report.train(2, {'loss': np.array(2.0), 'accuracy': np.zeros(())})
+        assert [(line['step'], line['loss']) for line in report.lines] == [(1, 3.0)]
+        report.flush()
+        assert [(line['step'], line['loss']) for line in report.lines] == [(1, 3.0), (2, 2.0)]
+
+
+def test_time_spent_on_evaluations_does_not_count_as_training(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr('time.perf_counter', lambda: now[0])
+    options = dict(num_steps=4, batch_size=8, log_every_steps=0, learning_rate=lambda step: 0.1)
+    with Reporter(tmp_path, first_step=0, **options) as report:
+        for step, _ in enumerate(report.timed(iter('abcd')), 1):
+            now[0] += 2.0  # of training
+            report.train(step, {'loss': np.ones(()), 'accuracy': np.ones(())})
+            if step == 2:
+                report.test(step, {'loss': 1.0, 'accuracy': 1.0})
+                now[0] += 1000.0  # of evaluating and saving
+        report.flush()
+        assert report.lines[-1]['images_per_second'] == pytest.approx(8 / 2.0)

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+import vit_jax
+from vit_jax.errors import InputError
+from vit_jax.train.build import count_steps, find_start
+from vit_jax.train.config import RANGES
+from vit_jax.train.trainer import train
+
+
+def test_steps_win_over_epochs(digits_config):
+    assert count_steps(digits_config, 1437) == 6
+    digits_config.num_steps = None
+    digits_config.num_epochs = 2.5
+    assert count_steps(digits_config, 100) == 16  # 2.5 * 100 / 16, rounded up
+    digits_config.num_epochs = 0.0
+    with pytest.raises(InputError, match='at least one step'):
+        count_steps(digits_config, 100)
+
+
+@pytest.mark.parametrize('name', RANGES)
+def test_numbers_out_of_range_raise_before_anything_is_built(digits_config, tmp_path, name):
+    low, high = map(float, RANGES[name][1:-1].split(', '))
+    if RANGES[name].endswith(']'):
+        high = np.nextafter(high, np.inf)
+    *path, last = name.split('.')
+    section = digits_config[path[0]] if path else digits_config
+    kind = section.get_type(last)
+    bad = [low - 1] + ([high] if high < float('inf') else [])
+    for value in [*bad, *([float('nan'), float('inf')] if kind is float else [])]:
+        config = digits_config.copy_and_resolve_references()
+        config.update_from_flattened_dict({name: kind(value)})
+        with pytest.raises(InputError, match=f'^{name}: expected'):
+            train(config, str(tmp_path / 'run'))
+    assert not (tmp_path / 'run').exists()
+
+
+def start_model(config):
+    return find_start(config, list('0123456789'), 3).model
+
+
+def test_what_a_config_sets_wins_over_its_variant():
+    config = vit_jax.default_config()
+    config.model.variant, config.model.depth, config.model.pool = 'S/16', 6, 'gap'
+    config.model.gelu = 'erf'
+    model = start_model(config)
+    assert (model.dim, model.heads, model.mlp_dim, model.patch_size) == (384, 6, 1536, 16)
+    assert (model.depth, model.pool, model.gelu, model.qkv_bias) == (6, 'gap', 'erf', True)
+
+
+def test_an_unset_option_is_the_models_default():
+    """So a config without a variant is the seed's model, with sizes for small images."""
+    config = vit_jax.default_config()
+    assert all(value is None for value in config.model.values())
+    sizes = dict(patch_size=4, dim=192, depth=9, heads=3, mlp_dim=768)
+    assert start_model(config) == vit_jax.ViT(image_size=32, num_classes=10, **sizes)
+    config.model.dim, config.model.dropout = 96, 0.1
+    expected = vit_jax.ViT(image_size=32, num_classes=10, **sizes | dict(dim=96, dropout=0.1))
+    assert start_model(config) == expected

@@ -1,0 +1,107 @@
+"""The model that a run starts from: a new one, one with weights, or that of an earlier start."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vit_jax.data.preprocess import Preprocessing
+from vit_jax.errors import InputError
+from vit_jax.model.arguments import stored_arguments
+from vit_jax.model.vit import ViT
+from vit_jax.run.json_files import read_json
+from vit_jax.weights.reading import Weights, read_weights
+
+
+class Start(NamedTuple):
+    """The model that a run starts from, and what it sees.
+
+    Args:
+      model: for the classes of the data.
+      params: initial parameters from weights; None to draw them, or to restore a checkpoint.
+      preprocessing: of every picture.
+      notes: what was resized, dropped or newly initialised of the weights.
+    """
+
+    model: ViT
+    params: Any
+    preprocessing: Preprocessing
+    notes: list[str]
+
+
+def start_from_run(run_directory: Path, arguments: dict[str, Any]) -> Start:
+    """The model of a run to resume, whose initial weights may be gone.
+
+    Args:
+      arguments: of the ViT; they win over the run's.
+    """
+    description = read_json(run_directory / 'description.json')
+    model = ViT(**description['model'] | arguments)
+    return Start(model, None, Preprocessing(**description['preprocessing']), [])
+
+
+def start_from_weights(
+    path: str,
+    class_names: list[str],
+    *,
+    step: str | int,
+    head: str,
+    resize: str,
+    arguments: dict[str, Any],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    crop_fraction: float | None,
+) -> Start:
+    """The model of weights, for the classes of the data.
+
+    Args:
+      path, step, resize: see `vit_jax.weights.reading.read_weights`.
+      class_names: of the data.
+      head: 'new' for a classifier of zeros, 'keep' for the weights' own.
+      arguments: of the ViT; they win over the weights'.
+      mean, std, crop_fraction: see `Preprocessing`; None for those of the weights.
+
+    Raises:
+      InputError: if the weights cannot be read or do not fit, or `head` is unknown.
+    """
+    if head not in ('new', 'keep'):
+        raise InputError(f"init.head: expected 'new' or 'keep', got {head!r}")
+    if head == 'new':
+        arguments = arguments | {'num_classes': len(class_names)}
+    try:
+        weights = read_weights(path, step=step, resize=resize, new_head=head == 'new', **arguments)
+        preprocessing = weights.preprocessing(mean, std, crop_fraction)
+    except InputError as error:
+        raise InputError(f'init.weights: {error}') from None
+    if head == 'keep':
+        _check_classes(weights, class_names)
+    notes = [f'{path}: {note}' for note in weights.notes]
+    return Start(weights.model, weights.variables['params'], preprocessing, notes)
+
+
+def describe(start: Start, class_names: list[str]) -> dict[str, Any]:
+    """What using the result takes, for `description.json`."""
+    return {
+        'model': stored_arguments(start.model),
+        'preprocessing': dataclasses.asdict(start.preprocessing),
+        'class_names': class_names,
+    }
+
+
+def _check_classes(weights: Weights, class_names: list[str]) -> None:
+    """Validates that kept classes are those of the data.
+
+    Raises:
+      InputError: if they are not.
+    """
+    kept = weights.description['class_names']
+    if weights.model.num_classes != len(class_names):
+        got = f'{len(class_names)} classes, the weights {weights.model.num_classes}'
+    elif kept is not None and kept != class_names:
+        pairs = zip(class_names, kept, strict=True)
+        got = next(f'{a!r} where the weights have {b!r}' for a, b in pairs if a != b)
+    else:
+        return
+    raise InputError(
+        f"init.head='keep': expected the classes of the weights, the data has {got}; "
+        f"choose init.head='new'"
+    )
