@@ -1,7 +1,7 @@
 """Train S/16 from scratch on photographs, which are cropped as they are decoded.
 
 Source: preprocessing and crops as usual for ImageNet; the schedule is the default's.
-Command: python train.py --config=configs/photographs.py --workdir=runs/pets
+Command: python train.py --config=configs/photographs.py --workdir=runs/photographs
   --config.data.source=folder:pets
 Not run.
 """

@@ -1,4 +1,4 @@
-"""What all tests share: eight devices on the CPU, checked array shapes, prepared digits."""
+"""Shared by all tests: eight CPU devices, checked array shapes, prepared digits."""
 
 import functools
 import importlib.util
@@ -9,9 +9,9 @@ from pathlib import Path
 
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_PLATFORMS'] = 'cpu'
-# Many tests compile the same programs. Workers and child processes share them, for one session.
-SESSION = os.environ.get('PYTEST_XDIST_TESTRUNUID', str(os.getpid()))
-COMPILED = Path(tempfile.gettempdir()) / f'vit_jax-tests-{SESSION}'
+# Many tests compile the same programs: workers and child processes share them within one run.
+RUN_ID = os.environ.get('PYTEST_XDIST_TESTRUNUID', str(os.getpid()))
+COMPILED = Path(tempfile.gettempdir()) / f'vit_jax-tests-{RUN_ID}'
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(COMPILED)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 @pytest.fixture(scope='session')
 def data_dir(tmp_path_factory) -> str:
-    """A TFDS folder with `tfds:digits` prepared in it."""
+    """A TFDS folder in which `tfds:digits` is prepared."""
     from vit_jax.data.sources import open_source
 
     folder = str(tmp_path_factory.mktemp('tfds'))
@@ -54,7 +54,7 @@ def digits_config(data_dir):
 
 
 def small_digits_config(data_dir):
-    """`configs/digits.py`, so small that a test can run it."""
+    """`configs/digits.py`, small enough to train in a test."""
     from configs import digits
 
     config = digits.get_config()
@@ -73,7 +73,7 @@ def small_digits_config(data_dir):
 
 
 def peer(package: str):
-    """Skips where a peer's package is missing; in CI that is a failure."""
+    """Skips the test if a peer's package is missing; in CI, fails it."""
     if importlib.util.find_spec(package) is None:
         reason = f'compares with the package {package}, which is not installed'
         if os.environ.get('CI'):
@@ -82,7 +82,7 @@ def peer(package: str):
 
 
 def from_vit_pytorch(arrays, arguments):
-    """Our model and variables for the arrays of a ViT of vit-pytorch, by way of a file."""
+    """Our model and variables for the arrays of a vit-pytorch ViT, loaded from a file."""
     from safetensors.numpy import save_file
 
     import vit_jax
@@ -94,7 +94,7 @@ def from_vit_pytorch(arrays, arguments):
 
 
 def assert_parity(model, variables, images, expected):
-    """A forward pass of ours against logits of a peer, of about unit scale."""
+    """Our logits equal a peer's, which are of about unit scale."""
     assert expected.std() > 0.1
     got = jax.jit(model.apply)(variables, images)
     np.testing.assert_allclose(got, expected, atol=1e-5)
@@ -111,7 +111,7 @@ def assert_identical(arrays, others):
 
 @functools.cache
 def random_variables(model):
-    """Variables of a model, every one of them random; sooner there than `model.init`'s."""
+    """Random values for all variables of a model; faster than `model.init`."""
     from vit_jax.model.shapes import abstract_variables
 
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Pictures that several tests write, and a config that is small enough to train on them."""
+"""Pictures that several tests write, and a config small enough to train on them."""
 
 import io
 import struct
@@ -14,7 +14,7 @@ NUM_EXAMPLES = 21
 
 
 def write_photographs(root):
-    """Three classes of parts of two photographs, in several formats and sizes."""
+    """Parts of two photographs in three classes, in several formats and sizes."""
     rng = np.random.default_rng(0)
     photographs = [load_sample_image(name) for name in ('china.jpg', 'flower.jpg')]
     for i in range(NUM_EXAMPLES + 6):
@@ -34,14 +34,14 @@ def encode(image, format='jpeg', **options):
 
 
 def png_header(width, height):
-    """The beginning of a PNG that says it is so large."""
+    """The start of a PNG that claims this size."""
     header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack('>I', 13) + header + struct.pack('>I', zlib.crc32(header))
     return b'\x89PNG\r\n\x1a\n' + chunk
 
 
 def small_config(folder, **settings):
-    """The default config for a folder, streamed, so small that a test can run it."""
+    """The default config for a streamed folder, small enough to train in a test."""
     config = default.get_config()
     config.data.source = f'folder:{folder}'
     config.data.memory_gib = 0.0

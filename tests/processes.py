@@ -22,7 +22,7 @@ def start(*arguments, devices=1, cwd=ROOT, stdout=subprocess.PIPE, stderr=subpro
 
 
 def run(*arguments, status=0, **options):
-    """Runs `python ARGUMENTS` to its end, which has to have this exit status.
+    """Runs `python ARGUMENTS` to completion and checks its exit status.
 
     Returns:
       Its standard output and standard error.

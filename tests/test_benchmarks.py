@@ -1,4 +1,4 @@
-"""The benchmarks run: at toy size, and so that their numbers mean nothing here."""
+"""The benchmarks run, at toy size: their numbers mean nothing here."""
 
 import json
 import os
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 def run(script, output):
     command = [sys.executable, ROOT / 'benchmarks' / script, '--toy', '--output', output]
-    environment = os.environ | {'XLA_FLAGS': ''}  # one device, as a user has it
+    environment = os.environ | {'XLA_FLAGS': ''}  # one device, a user's default
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert process.returncode == 0, process.stderr
     markdown = output.with_suffix('.md').read_text()
@@ -41,7 +41,7 @@ def test_accelerator_writes_its_table(tmp_path):
         assert abs(images - row['batch']) < 1e-6 and 0 < row['mfu'] < 1
     shares = [row['mfu'] for row in rows]
     assert shares == sorted(shares, reverse=True)
-    assert result['rows'][: len(rows)] == rows  # those that did not run come last, and say why
+    assert result['rows'][: len(rows)] == rows  # failed rows come last, with their error
     assert all(row.get('attention') == 'cudnn' for row in result['rows'][len(rows) :])
     lines = [line for line in markdown.splitlines() if line.startswith('| toy')]
     assert len(lines) == len(result['rows'])
@@ -60,7 +60,7 @@ def test_race_writes_its_table(tmp_path):
 
 
 def test_accelerator_needs_no_jaxtyping():
-    """It is carried to machines where nothing can be installed."""
+    """It is copied to machines on which nothing can be installed."""
     script = (
         "import runpy, sys; sys.modules['jaxtyping'] = None; sys.argv[0] = 'accelerator.py'; "
         f"runpy.run_path({str(ROOT / 'benchmarks/accelerator.py')!r}, run_name='__main__')"

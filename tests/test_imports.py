@@ -12,7 +12,7 @@ def test_imports_point_one_way():
     assert result.returncode == 0, result.stdout
 
 
-def test_the_model_is_there_without_orbax_tfds_or_tensorflow():
+def test_building_a_model_imports_no_orbax_tfds_or_tensorflow():
     program = """
 import sys, vit_jax
 vit_jax.ViT(image_size=8, patch_size=4, num_classes=2, dim=8, depth=1, heads=1, mlp_dim=8)

@@ -1,4 +1,4 @@
-"""Runs `augment` on small pictures, for the tests of augmentation."""
+"""Runs `augment` on small pictures, for the augmentation tests."""
 
 import functools
 
@@ -9,7 +9,7 @@ import scipy.stats
 
 from vit_jax.augment.augment import augment
 
-LEAST_P = 1e-5  # of a statistical test; the draws are fixed
+MIN_P = 1e-5  # for a statistical test to pass; the draws are fixed
 
 
 OFF = dict(
@@ -52,6 +52,6 @@ def pictures(count, size=5, channels=2):
 
 def assert_uniform(values, low, high):
     distribution = scipy.stats.uniform(low, high - low)
-    assert scipy.stats.kstest(values, distribution.cdf).pvalue > LEAST_P
-    edge = 12 / len(values) * (high - low)  # where none is once in e ** 12
+    assert scipy.stats.kstest(values, distribution.cdf).pvalue > MIN_P
+    edge = 12 / len(values) * (high - low)  # empty with probability e ** -12
     assert values.min() < low + edge and values.max() > high - edge

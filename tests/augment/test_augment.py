@@ -31,7 +31,7 @@ ALL = dict(
 )
 
 
-def test_nothing_is_done_unless_asked_for():
+def test_images_are_unchanged_if_everything_is_off():
     images = pictures(3)
     augmented, targets = run(images, np.array([0, 3, 1]))
     np.testing.assert_array_equal(augmented, images)
@@ -47,7 +47,7 @@ def test_half_of_the_images_are_mirrored():
     assert 150 < mirrored.sum() < 250  # 5 standard deviations
 
 
-def test_crops_are_windows_of_the_padded_image_and_each_as_likely():
+def test_crops_are_equally_likely_windows_of_the_padded_image():
     image = pictures(1)
     padded = np.pad(image[0], ((1, 1), (1, 1), (0, 0)))
     windows = [padded[y : y + 5, x : x + 5].tobytes() for y in range(3) for x in range(3)]
@@ -56,26 +56,26 @@ def test_crops_are_windows_of_the_padded_image_and_each_as_likely():
     assert counts.sum() == 900 and counts.min() > 50 and counts.max() < 150  # 5 standard deviations
 
 
-def test_label_smoothing_is_the_formula():
+def test_label_smoothing_follows_its_formula():
     _, targets = run(pictures(2), np.array([0, 3]), label_smoothing=0.1)
     np.testing.assert_allclose(targets, 0.9 * np.eye(4)[[0, 3]] + 0.1 / 4, rtol=1e-6)
 
 
 @pytest.mark.parametrize('devices', [1, 2, 4])
-def test_an_example_is_augmented_the_same_in_any_share_of_the_batch(devices):
+def test_examples_are_augmented_the_same_in_any_shard_of_the_batch(devices):
     images, options = pictures(8), dict(horizontal_flip=True, pad_and_crop=1)
     whole, _ = run(images, **options)
     keys = jax.random.split(jax.random.key(0), 8)
-    for share, share_keys, expected in zip(
+    for shard, shard_keys, expected in zip(
         np.split(images, devices), np.split(keys, devices), np.split(whole, devices), strict=True
     ):
-        labels = jnp.zeros(len(share), int)
-        got, _ = compiled(**options)(jnp.asarray(share), labels, share_keys)
+        labels = jnp.zeros(len(shard), int)
+        got, _ = compiled(**options)(jnp.asarray(shard), labels, shard_keys)
         np.testing.assert_array_equal(got, expected)
 
 
 def outcomes(policy, image):
-    """All that may become of an image, by Pillow."""
+    """Every result that a policy may give, computed by Pillow."""
 
     def outcome(image, name, strength, sign, values):
         value = values.get(name, [False, lambda s: 0])[1](strength)
@@ -105,13 +105,13 @@ def outcomes(policy, image):
 
 
 @pytest.mark.parametrize('policy', ['randaugment', 'trivialaugment', 'autoaugment'])
-def test_policies_make_of_an_image_what_pillow_makes_of_it(policy):
+def test_policies_equal_pillow(policy):
     image = 40 + picture('noise')[:24, :32] // 2
     augmented, _ = run(copies(image, 500), policy=policy, num_ops=1, magnitude=9.0)
     known = np.unique(np.stack(list(outcomes(policy, image))), axis=0).astype(np.int16)
     seen = set()
     for got in augmented if policy == 'randaugment' else augmented[:100]:
-        # Another level where a rounding is open, and another pixel on the border of two.
+        # Pixels may differ by a level, where a rounding is a tie, or by a shift, on pixel borders.
         differs = (abs(known - got) > 1).any(axis=-1).mean(axis=(1, 2))
         assert differs.min() < 0.02
         seen.add(differs.argmin())
@@ -121,11 +121,11 @@ def test_policies_make_of_an_image_what_pillow_makes_of_it(policy):
         assert len(seen) > 30
 
 
-def test_images_are_mixed_after_the_rest_and_targets_with_them():
+def test_images_and_targets_are_mixed_last():
     images, labels = pictures(16, size=9, channels=3), np.arange(16)
     options = dict(num_classes=16, horizontal_flip=True, pad_and_crop=2)
-    apart, _ = run(images, labels, **options)
-    assert (apart != images).any(axis=(1, 2, 3)).sum() > 10
+    unmixed, _ = run(images, labels, **options)
+    assert (unmixed != images).any(axis=(1, 2, 3)).sum() > 10
     mixing = dict(mixup_alpha=1.0, mix_prob=0.8, label_smoothing=0.2)
     mixed, targets = run(images, labels, **options, **mixing)
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
@@ -133,7 +133,7 @@ def test_images_are_mixed_after_the_rest_and_targets_with_them():
     mixture = weights * np.eye(16) + (1 - weights) * np.roll(np.eye(16), 1, axis=0)
     np.testing.assert_allclose(targets.T, 0.8 * mixture + 0.2 / 16, atol=1e-6)
     weights = weights[:, None, None, None].astype(float)
-    exact = weights * apart + (1 - weights) * np.roll(apart, -1, axis=0)
+    exact = weights * unmixed + (1 - weights) * np.roll(unmixed, -1, axis=0)
     assert abs(mixed - exact).max() < 0.5 + 1e-3  # rounded
     assert 0 < (weights > 1 - 1e-6).sum() < 10
 
@@ -149,13 +149,13 @@ def batch():
     return images, np.arange(BATCH) % 10, jax.random.split(jax.random.key(3), BATCH)
 
 
-def everything(images, labels, keys):
+def augment_all(images, labels, keys):
     return tuple(np.asarray(x) for x in compiled(**ALL)(images, jnp.asarray(labels), keys))
 
 
-def test_everything_is_identical_on_eight_devices():
+def test_all_augmentation_is_identical_on_eight_devices():
     images, labels, keys = batch()
-    expected = everything(images, labels, keys)
+    expected = augment_all(images, labels, keys)
     assert (expected[0] != images).any(axis=(1, 2, 3)).all()
 
     parallel = create_parallel('jit', BATCH)
@@ -174,16 +174,16 @@ def test_everything_is_identical_on_eight_devices():
             assert one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
-def test_an_example_depends_on_its_own_key_and_its_neighbours_alone():
+def test_examples_depend_only_on_themselves_and_the_next():
     images, labels, keys = batch()
-    expected = everything(images, labels, keys)
-    moved = everything(*(np.roll(x, 5, axis=0) for x in (images, labels)), jnp.roll(keys, 5))
+    expected = augment_all(images, labels, keys)
+    moved = augment_all(*(np.roll(x, 5, axis=0) for x in (images, labels)), jnp.roll(keys, 5))
     for one, other in zip(moved, expected, strict=True):
         np.testing.assert_array_equal(one, np.roll(other, 5, axis=0))
-    # The second half is replaced, keys and all: what is mixed within the first half stays.
+    # Replacing the second half, keys included, does not change what is mixed within the first.
     half = BATCH // 2
     others = jax.random.split(jax.random.key(4), half)
-    replaced = everything(
+    replaced = augment_all(
         np.concatenate([images[:half], 255 - images[half:]]),
         np.concatenate([labels[:half], (labels[half:] + 1) % 10]),
         jnp.concatenate([keys[:half], others]),
@@ -193,12 +193,12 @@ def test_an_example_depends_on_its_own_key_and_its_neighbours_alone():
         assert (one[half:] != other[half:]).any()
 
 
-def test_another_key_is_another_augmentation():
+def test_different_keys_augment_differently():
     images, labels, keys = batch()
-    one = everything(images, labels, keys)[0]
-    other = everything(images, labels, jax.random.split(jax.random.key(4), BATCH))[0]
+    one = augment_all(images, labels, keys)[0]
+    other = augment_all(images, labels, jax.random.split(jax.random.key(4), BATCH))[0]
     assert (one != other).any(axis=(1, 2, 3)).all()
-    equal = everything(copies(images[0], BATCH), labels, keys)[0]
+    equal = augment_all(copies(images[0], BATCH), labels, keys)[0]
     assert len(np.unique(equal, axis=0)) == BATCH
 
 
@@ -211,6 +211,6 @@ def test_another_key_is_another_augmentation():
         (dict(color_jitter=(-0.1, 0.1, 0.1, 0.1)), 'augment.color_jitter'),
     ],
 )
-def test_options_out_of_range_are_told(options, message):
+def test_invalid_options_raise(options, message):
     with pytest.raises(InputError, match=message):
         run(pictures(1), **options)

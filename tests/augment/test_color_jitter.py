@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import scipy.stats
-from augmenting import LEAST_P, assert_uniform, copies, run
+from augmenting import MIN_P, assert_uniform, copies, run
 from PIL import ImageEnhance
 from references.pillow import picture, pillow, pixels
 
@@ -16,21 +16,21 @@ ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
 def jittered(image, count, *on):
-    """By one or more of the four."""
+    """Copies of an image, jittered by one or more of the four amounts."""
     options = tuple(amount if i in on else 0.0 for i, amount in enumerate(JITTER))
     return run(copies(image, count), color_jitter=options)[0]
 
 
 @functools.cache
 def factors(i, count=600):
-    """What each example was multiplied by, where there is a factor that Pillow makes it of."""
+    """Each example's factor, inferred from its pixels; with it, Pillow gives the same image."""
     image = picture('noise')[:24, :32]
     other = pixels(ENHANCERS[i](pillow(image)).degenerate).astype(float)
     distance = image - other
     pixel = distance != 0
     found = []
     for got in jittered(image, count, i).astype(float):
-        # Cut off to a whole number: other + factor * distance is from `got` to less than 1 more.
+        # Truncated to a whole number: got <= other + factor * distance < got + 1.
         low = np.where(got > 0, got, -np.inf)[pixel] - other[pixel]
         high = np.where(got < 255, got + 1, np.inf)[pixel] - other[pixel]
         bounds = np.sort([low / distance[pixel], high / distance[pixel]], axis=0)
@@ -45,8 +45,8 @@ def hues(colours):
 
 
 @functools.cache
-def turns(count=600):
-    """How far each example's hues were turned."""
+def hue_shifts(count=600):
+    """By how much each example's hues were shifted."""
     image = picture('noise')[:24, :32]
     saturated = (image.max(axis=-1) > 220) & (image.min(axis=-1) < 30)
     assert saturated.sum() > 30
@@ -57,11 +57,11 @@ def turns(count=600):
     return difference.mean(axis=1)
 
 
-def turned(image, turn):
-    """In float64, pixel by pixel."""
+def shift_hues(image, shift):
+    """Shifts the hues in float64, pixel by pixel."""
     return 255 * np.array(
         [
-            colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)
+            colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value)
             for hue, saturation, value in (
                 colorsys.rgb_to_hsv(*colour) for colour in image.reshape(-1, 3) / 255
             )
@@ -70,41 +70,41 @@ def turned(image, turn):
 
 
 @pytest.mark.parametrize('i', range(3))
-def test_brightness_contrast_and_saturation_are_pillows_by_uniform_factors(i):
+def test_brightness_contrast_and_saturation_equal_pillow_with_uniform_factors(i):
     assert_uniform(factors(i), 1 - JITTER[i], 1 + JITTER[i])
 
 
-def test_hues_are_turned_by_uniform_angles():
-    assert_uniform(turns(), -JITTER[3], JITTER[3])
+def test_hue_shifts_are_uniform():
+    assert_uniform(hue_shifts(), -JITTER[3], JITTER[3])
 
 
-def test_the_hue_alone_changes():
+def test_hue_jitter_changes_only_the_hue():
     image = picture('photo')[16:40, :32]
-    for got, turn in zip(jittered(image, 600, 3)[:8], turns(), strict=False):
-        exact = turned(image, turn)
-        assert abs(got - exact).max() < 0.5 + 0.1  # rounded, and the turn is not known exactly
+    for got, shift in zip(jittered(image, 600, 3)[:8], hue_shifts(), strict=False):
+        exact = shift_hues(image, shift)
+        assert abs(got - exact).max() < 0.5 + 0.1  # rounding, and the shift is inexact
 
 
-def test_the_four_are_drawn_independently():
-    draws = [*map(factors, range(3)), turns()]
+def test_the_four_amounts_are_drawn_independently():
+    draws = [*map(factors, range(3)), hue_shifts()]
     for one, other in itertools.combinations(draws, 2):
-        assert scipy.stats.spearmanr(one, other).pvalue > LEAST_P
+        assert scipy.stats.spearmanr(one, other).pvalue > MIN_P
 
 
-def test_all_of_the_jitter_is_one_after_the_other():
+def test_the_four_jitters_are_applied_in_sequence():
     image = picture('photo')[16:40, :32]
-    for got, *amounts, turn in zip(
-        jittered(image, 600, 0, 1, 2, 3)[:20], *map(factors, range(3)), turns(), strict=False
+    for got, *amounts, shift in zip(
+        jittered(image, 600, 0, 1, 2, 3)[:20], *map(factors, range(3)), hue_shifts(), strict=False
     ):
         expected = pillow(image)
         for enhancer, factor in zip(ENHANCERS, amounts, strict=True):
             expected = enhancer(expected).enhance(factor)
-        difference = abs(got - turned(pixels(expected), turn))
-        # Rounded to a level, and the factors are not known exactly.
+        difference = abs(got - shift_hues(pixels(expected), shift))
+        # Each step rounds to a level, and the factors are inexact.
         assert difference.max() < 2.5 and difference.mean() < 0.15
 
 
-def test_grey_has_no_saturation_and_no_hue():
+def test_saturation_and_hue_jitter_leave_grey_unchanged():
     image = picture('photo, grey')[:6, :8]
     augmented, _ = run(copies(image, 20), color_jitter=(0.0, 0.0, 1.0, 0.5))
     np.testing.assert_array_equal(augmented, copies(image, 20))

@@ -9,15 +9,15 @@ import scipy.stats
 from vit_jax.augment.mix import mix, next_in_batch
 from vit_jax.parallel.parallel import create_parallel
 
-LEAST_P = 1e-5  # of a statistical test; the draws are fixed
-# Where one of them is off, nothing is left to the switch.
+MIN_P = 1e-5  # for a statistical test to pass; the draws are fixed
+# If one of the two is off, switch_prob does not matter.
 MIXUP = dict(cutmix_alpha=0.0, prob=1.0, switch_prob=1.0)
 CUTMIX = dict(mixup_alpha=0.0, prob=1.0, switch_prob=0.0)
 BOTH = dict(mixup_alpha=0.8, cutmix_alpha=1.0, prob=0.7, switch_prob=0.4)
 
 
 def mix_each(images, others, count, seed=0, **options):
-    """Pairs of images that are mixed, each pair in a batch of its own.
+    """Mixes `count` pairs of images, each pair in its own batch.
 
     Returns:
       The mixtures, and the weights of the images.
@@ -40,14 +40,14 @@ def noise(shape, seed=0):
 
 
 def assert_share(hits, probability):
-    assert scipy.stats.binomtest(int(hits.sum()), len(hits), probability).pvalue > LEAST_P
+    assert scipy.stats.binomtest(int(hits.sum()), len(hits), probability).pvalue > MIN_P
 
 
 @pytest.mark.parametrize('alpha', [0.2, 3.0])
-def test_mixup_adds_images_by_weights_that_are_beta(alpha):
+def test_mixup_weights_are_beta_distributed(alpha):
     image, other = noise((4, 5, 3)), noise((4, 5, 3), seed=1)
     mixed, weights = mix_each(image, other, 4000, mixup_alpha=alpha, **MIXUP)
-    assert scipy.stats.kstest(weights, scipy.stats.beta(alpha, alpha).cdf).pvalue > LEAST_P
+    assert scipy.stats.kstest(weights, scipy.stats.beta(alpha, alpha).cdf).pvalue > MIN_P
     weights = weights[:, None, None, None]
     exact = weights * image + (1 - weights) * other
     assert abs(mixed - exact).max() < 0.5 + 1e-4  # rounded
@@ -63,36 +63,36 @@ def cuts(alpha):
 
 
 def edges(cut):
-    """Top and bottom, or left and right, of rectangles of which there is something."""
+    """Top and bottom, or left and right, of non-empty rectangles."""
     return cut.argmax(axis=1), cut.shape[1] - cut[:, ::-1].argmax(axis=1)
 
 
-def test_cutmix_weights_targets_by_the_pixels_of_either_image():
+def test_cutmix_weights_targets_by_area():
     cut, weights = cuts(2.0)
     np.testing.assert_allclose(1 - cut.mean(axis=(1, 2)), weights, atol=1e-6)
 
 
-def test_cutmix_cuts_rectangles_of_the_images_aspect():
+def test_cutmix_rectangles_have_the_images_aspect_ratio():
     cut, _ = cuts(2.0)
     cut = cut[cut.any(axis=(1, 2))]
     (top, bottom), (left, right) = edges(cut.any(axis=2)), edges(cut.any(axis=1))
     np.testing.assert_array_equal((bottom - top) * (right - left), cut.sum(axis=(1, 2)))
-    inner = (top > 0) & (bottom < 32) & (left > 0) & (right < 48)  # not cut off by the border
+    inner = (top > 0) & (bottom < 32) & (left > 0) & (right < 48)  # not clipped by the border
     assert inner.sum() > 300
-    # Twice half a pixel of rounding, times the aspect.
+    # Half a pixel of rounding each, the height's times the aspect ratio.
     assert abs((bottom - top) * 48 / 32 - (right - left))[inner].max() <= 1.25 + 1e-6
 
 
 @pytest.mark.parametrize('alpha', [0.4, 2.0])
 def test_cutmix_draws_rectangles_as_the_paper_does(alpha):
-    """1 minus Beta(alpha, alpha) of the area, the middle anywhere, cut off by the border."""
+    """Area 1 - Beta(alpha, alpha) of the image, centre anywhere, clipped at the border."""
     rng = np.random.default_rng(0)
     count = 20_000
     sides = np.sqrt(1 - rng.beta(alpha, alpha, count))
 
     def interval(length):
-        middle, side = rng.uniform(0, length, count), np.round(sides * length)
-        start = np.round(middle - side / 2)
+        centre, side = rng.uniform(0, length, count), np.round(sides * length)
+        start = np.round(centre - side / 2)
         return np.clip(start, 0, length), np.clip(start + side, 0, length)
 
     expected = np.array([*interval(32), *interval(48)])
@@ -107,11 +107,11 @@ def test_cutmix_draws_rectangles_as_the_paper_does(alpha):
         return top, bottom, left, right, h, w, h * w, top + left
 
     for ours, theirs in zip(features(*got), features(*expected), strict=True):
-        assert scipy.stats.ks_2samp(ours, theirs).pvalue > LEAST_P
+        assert scipy.stats.ks_2samp(ours, theirs).pvalue > MIN_P
 
 
 def cut_shares(size, alpha, count=400_000):
-    """Shares of CutMix's rectangles that have no pixel, and every pixel, of a square."""
+    """Shares of CutMix's rectangles that cover no pixel, and every pixel, of a square."""
     rng = np.random.default_rng(0)
     side = np.round(np.sqrt(1 - rng.beta(alpha, alpha, count)) * size)
     start = np.round(rng.uniform(0, size, (2, count)) - side / 2)
@@ -119,12 +119,12 @@ def cut_shares(size, alpha, count=400_000):
     return (length == 0).any(axis=0).mean(), (length == size).all(axis=0).mean()
 
 
-def test_examples_are_left_alone_mixed_and_cut_by_the_probabilities():
+def test_mixup_and_cutmix_occur_with_their_probabilities():
     image, other = np.full((8, 8, 1), 0, np.uint8), np.full((8, 8, 1), 255, np.uint8)
     mixed, weights = mix_each(image, other, 5000, **BOTH)
     least, most = mixed.min(axis=(1, 2, 3)), mixed.max(axis=(1, 2, 3))
     added = (least == most) & (weights > 0) & (weights < 1) & (least > 0) & (least < 255)
-    # A weight of nearly 0 or 1 looks like something else: of Beta(0.8, 0.8) that many.
+    # A weight close to 0 or 1 does not show in the pixels; this is the share of the others.
     visible = np.diff(scipy.stats.beta(0.8, 0.8).cdf([0.5 / 255, 1 - 0.5 / 255]))[0]
     assert_share(added, 0.7 * 0.6 * visible)
     nothing, everything = cut_shares(8, 1.0)
@@ -140,7 +140,7 @@ KEYS = jax.random.split(jax.random.key(5), BATCH)
 
 @cache
 def mixed_by(mode, devices):
-    """The batch, mixed on so many devices; on eight of them each has a single example."""
+    """The batch, mixed on `devices` devices; on eight, each holds a single example."""
     function = partial(mix, **BOTH)
     parallel = create_parallel(mode, BATCH, jax.devices()[:devices])
     images, targets = parallel.put_batch((IMAGES, TARGETS))
@@ -157,19 +157,19 @@ def mixed_by(mode, devices):
 
 @pytest.mark.parametrize('devices', [1, 2, 4, 8])
 @pytest.mark.parametrize('mode', ['jit', 'pmap'])
-def test_a_batch_is_mixed_the_same_on_any_number_of_devices(mode, devices):
+def test_mixing_is_identical_on_any_number_of_devices(mode, devices):
     for got, expected in zip(mixed_by(mode, devices), mixed_by('jit', 1), strict=True):
         assert got.dtype == expected.dtype and got.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize('mode, devices', [('jit', 1), ('jit', 8), ('pmap', 8)])
-def test_each_example_is_mixed_with_the_next_one_of_the_global_batch(mode, devices):
+def test_each_example_is_mixed_with_the_next_in_the_global_batch(mode, devices):
     images, targets = mixed_by(mode, devices)
     weights = targets.diagonal()
     others = np.roll(np.arange(BATCH), -1)
     np.testing.assert_allclose(targets[np.arange(BATCH), others], 1 - weights, atol=1e-6)
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
-    assert len(np.unique(weights)) > BATCH / 2  # of each its own
+    assert len(np.unique(weights)) > BATCH / 2  # one per example
     added = cut = 0
     for image, one, other, weight in zip(images, IMAGES, IMAGES[others], weights, strict=True):
         from_other = (image == other).all(axis=-1)
@@ -186,7 +186,7 @@ def test_each_example_is_mixed_with_the_next_one_of_the_global_batch(mode, devic
 
 
 @pytest.mark.parametrize('devices', [1, 2, 8])
-def test_the_next_of_the_last_is_the_first(devices):
+def test_next_in_batch_wraps_around(devices):
     rows = np.arange(16).reshape(devices, -1, 1)
     step = partial(next_in_batch, axis_name='data')
     got = jax.pmap(step, axis_name='data', devices=jax.devices()[:devices])(rows)

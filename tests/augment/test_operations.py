@@ -1,9 +1,9 @@
-"""Against Pillow, operation by operation, all of them in one compiled batch.
+"""Each operation equals Pillow's, with all operations in one compiled batch.
 
 Pillow computes maps in fixed point, blends in float32 and autocontrast in float64, and XLA fuses a
 product and a sum into one rounding. So a coordinate on the border of two pixels, or a mixture that
-is a whole number but for the last bit, may go either way. The tests say where, and that everything
-else is equal.
+is a whole number up to the last bit, may go either way. The tests determine where, and require
+everything else to be equal.
 """
 
 import functools
@@ -33,7 +33,7 @@ TRANSLATIONS = [0, 1, -1, 0.49, 0.51, -2.6, 13.7, -30.2, 48, -64, 100]
 FACTORS = [0, 1, 2, 0.5, 1.5, 0.1, 0.37, 0.6, 0.77, 0.8, 1.01, 1.1, 1.2, 1.23, 1.7, 1.9, 1.99]
 
 
-EXACT_FACTORS = FACTORS[:5]  # of which no product needs more than 24 bits
+EXACT_FACTORS = FACTORS[:5]  # whose products need at most 24 bits
 
 
 VALUES = {
@@ -61,7 +61,7 @@ apply_batch = jax.jit(jax.vmap(apply_operation))
 
 
 def apply_cases(image, cases):
-    """Of one image: a batch in which every example goes through another operation."""
+    """Applies each case to a copy of the image, in one batch."""
     operations = np.array([OPERATIONS.index(name) for name, _ in cases], np.int32)
     values = np.array([value for _, value in cases], np.float32)
     images = np.broadcast_to(image, (len(cases), *image.shape))
@@ -69,33 +69,33 @@ def apply_cases(image, cases):
 
 
 @functools.cache
-def everything(name):
+def all_results(name):
     return dict(zip(CASES, apply_cases(picture(name), CASES), strict=True))
 
 
 def results(name, operation):
-    """Value, ours and Pillow's, for one picture and operation."""
+    """Yields (value, our result, Pillow's) for one picture and operation."""
     for value in VALUES.get(operation, [0]):
         as_float32 = float(np.float32(value))
         expected = by_pillow(picture(name), operation, as_float32)
-        yield as_float32, everything(name)[operation, value], expected
+        yield as_float32, all_results(name)[operation, value], expected
 
 
 @pytest.mark.parametrize('operation', [*TABLES, 'translate_x', 'translate_y'])
 @pytest.mark.parametrize('name', PICTURES)
-def test_whole_numbers_are_pillows(name, operation):
+def test_tables_and_translations_equal_pillow(name, operation):
     for value, got, expected in results(name, operation):
         np.testing.assert_array_equal(got, expected, err_msg=str(value))
 
 
 def source(operation, value, height, width):
-    """Where each pixel comes from, in float64: columns and rows."""
+    """Each pixel's source coordinates in float64: columns and rows."""
     y, x = np.mgrid[:height, :width] + 0.5
     if operation == 'shear_x':
         return x + value * y, y
     if operation == 'shear_y':
         return x, y + value * x
-    # Counterclockwise on the screen, whose y points down, and backwards.
+    # Counterclockwise on the screen, where y points down, and inverted.
     cos, sin = math.cos(math.radians(value)), math.sin(math.radians(value))
     x, y = x - width / 2, y - height / 2
     return width / 2 + cos * x - sin * y, height / 2 + sin * x + cos * y
@@ -103,7 +103,7 @@ def source(operation, value, height, width):
 
 @pytest.mark.parametrize('operation', ['shear_x', 'shear_y', 'rotate'])
 @pytest.mark.parametrize('name', PICTURES)
-def test_maps_are_pillows_but_on_the_border_of_two_pixels(name, operation):
+def test_maps_equal_pillow_except_on_pixel_borders(name, operation):
     height, width, _ = picture(name).shape
     for value, got, expected in results(name, operation):
         differs = (got != expected).any(axis=-1)
@@ -118,7 +118,7 @@ def test_maps_are_pillows_but_on_the_border_of_two_pixels(name, operation):
 
 @pytest.mark.parametrize('operation', ENHANCERS)
 @pytest.mark.parametrize('name', PICTURES)
-def test_blends_are_pillows_but_where_the_last_bit_decides(name, operation):
+def test_blends_equal_pillow_except_where_the_last_bit_decides(name, operation):
     image = pillow(picture(name))
     other = pixels(ENHANCERS[operation](image).degenerate).astype(float)
     for value, got, expected in results(name, operation):
@@ -132,8 +132,8 @@ def test_blends_are_pillows_but_where_the_last_bit_decides(name, operation):
 
 
 @pytest.mark.parametrize('name', PICTURES)
-def test_autocontrast_is_rounded_down_as_pillow_wants_to(name):
-    """In float64 Pillow misses some whole numbers by a bit, and takes the next one below."""
+def test_autocontrast_rounds_down_as_pillow_intends(name):
+    """In float64 Pillow misses some whole numbers by a bit, and ends up one level lower."""
     ((_, got, expected),) = results(name, 'autocontrast')
     image = picture(name).astype(int)
     low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))
@@ -152,7 +152,7 @@ def edge_images(height, width, channels):
 
 
 @pytest.mark.parametrize('shape', SMALL)
-def test_tiny_and_flat_images_are_pillows(shape):
+def test_tiny_and_flat_images_equal_pillow(shape):
     cases = [
         (name, value)
         for name in OPERATIONS
@@ -175,7 +175,7 @@ def test_quarter_turns_of_a_square_are_exact():
         np.testing.assert_array_equal(got, np.rot90(image, value // 90))
 
 
-def test_grey_is_pillows():
+def test_grey_equals_pillow():
     image = np.random.default_rng(1).integers(0, 256, (100, 1000, 3), np.uint8)
     expected = pillow(image).convert('L')
     np.testing.assert_array_equal(grey(jax.numpy.asarray(image)), pixels(expected))
@@ -183,15 +183,15 @@ def test_grey_is_pillows():
     np.testing.assert_array_equal(grey(single), single)
 
 
-def test_bits_between_two_whole_numbers_are_rounded():
+def test_fractional_bits_are_rounded():
     cases = [('posterize', bits) for bits in (4.4, 4.6, 7.9, -0.3, 8.4)]
     image = picture('noise')
     for got, bits in zip(apply_cases(image, cases), (4, 5, 8, 0, 8), strict=True):
         np.testing.assert_array_equal(got, by_pillow(image, 'posterize', bits))
 
 
-def test_the_mean_of_a_large_image_is_exact():
-    """Halves are told apart where the sum is more than float32 holds."""
+def test_mean_of_a_large_image_is_exact():
+    """It is rounded correctly even if the sum exceeds what float32 can hold exactly."""
     image = np.full((384, 384, 1), 200, np.uint8)
     for count, mean in ((384 * 384 // 2 - 1, 200), (384 * 384 // 2, 201)):
         image.reshape(-1)[:count] = 201

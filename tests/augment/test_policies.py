@@ -1,7 +1,7 @@
 """What the policies choose, read off a tape.
 
-In place of `apply_operation` stands a function that writes the operation and its value into the
-image; what operations do is shown in tests/test_operations.py.
+`apply_operation` is replaced by a function that writes the operation and its value into the image.
+What the operations do is tested in tests/augment/test_operations.py.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ from references.policies import FACTORS, randaugment_values, table_7, trivialaug
 from vit_jax.augment import policies
 from vit_jax.augment.operations import OPERATIONS
 
-LEAST_P = 1e-5  # of a statistical test; the draws are fixed
+MIN_P = 1e-5  # for a statistical test to pass; the draws are fixed
 
 
 HEIGHT, WIDTH = 8, 5  # of the tape
@@ -37,7 +37,7 @@ def write_on_tape(image, operation, value):
 
 @pytest.fixture
 def chosen(monkeypatch):
-    """(policy, count) → operations [count, steps] and values of as many draws."""
+    """(policy, count, steps) → operations and values of `count` draws, [count, steps]."""
     monkeypatch.setattr(policies, 'apply_operation', write_on_tape)
 
     def chosen(policy, count, steps, seed=0):
@@ -53,25 +53,23 @@ def chosen(monkeypatch):
 
 
 def assert_equally_often(*choices, of):
-    """Every combination of the choices, of which there are to be so many."""
+    """The choices take `of` combinations, all equally often."""
     _, counts = np.unique(np.stack(choices, axis=-1), axis=0, return_counts=True)
     assert len(counts) == of
-    assert scipy.stats.chisquare(counts).pvalue > LEAST_P
+    assert scipy.stats.chisquare(counts).pvalue > MIN_P
 
 
 def changes(operations, values):
-    """Values of factors as what they differ from 1 by."""
+    """The values, those of factors as their difference from 1."""
     return values - np.isin(operations, FACTORS)
 
 
 @pytest.mark.parametrize('magnitude', [10.0, 9.0, 3.5])
-def test_randaugment_chooses_14_operations_equally_often_with_values_of_its_magnitude(
-    chosen, magnitude
-):
+def test_randaugment_draws_14_operations_equally_often_at_its_magnitude(chosen, magnitude):
     randaugment = partial(policies.randaugment, num_ops=2, magnitude=magnitude)
     operations, values = chosen(randaugment, 20_000, 2)
     assert set(operations.ravel()) == set(RANDAUGMENT)
-    assert_equally_often(*operations.T, of=14 * 14)  # one does not depend on the other, either
+    assert_equally_often(*operations.T, of=14 * 14)  # and independently of each other
     for operation, (signed, value) in RANDAUGMENT.items():
         got = changes(operation, values[operations == operation])
         np.testing.assert_allclose(abs(got), value(magnitude / 10), rtol=1e-5, atol=1e-5)
@@ -80,14 +78,14 @@ def test_randaugment_chooses_14_operations_equally_often_with_values_of_its_magn
 
 
 @pytest.mark.parametrize('num_ops', [0, 1, 3, 5])
-def test_randaugment_goes_through_as_many_operations_as_asked_for(chosen, num_ops):
+def test_randaugment_applies_num_ops_operations(chosen, num_ops):
     operations, _ = chosen(
         partial(policies.randaugment, num_ops=num_ops, magnitude=5.0), 50, num_ops
     )
     assert operations.shape == (50, num_ops)
 
 
-def test_signs_do_not_depend_on_one_another(chosen):
+def test_signs_are_independent(chosen):
     randaugment = partial(policies.randaugment, num_ops=2, magnitude=10.0)
     operations, values = chosen(randaugment, 20_000, 2, seed=1)
     signed = np.isin(operations, [x for x, (signed, _) in RANDAUGMENT.items() if signed])
@@ -95,7 +93,7 @@ def test_signs_do_not_depend_on_one_another(chosen):
     assert_equally_often(*positive.T, of=4)
 
 
-def test_trivialaugment_chooses_operations_and_31_levels_equally_often(chosen):
+def test_trivialaugment_draws_operations_and_31_levels_equally_often(chosen):
     operations, values = (x[:, 0] for x in chosen(policies.trivialaugment, 40_000, 1))
     assert set(operations) == set(TRIVIALAUGMENT)
     assert_equally_often(operations, of=14)
@@ -114,8 +112,8 @@ def test_trivialaugment_chooses_operations_and_31_levels_equally_often(chosen):
     assert_equally_often(operations[with_values], levels[with_values], of=11 * 31)
 
 
-def test_autoaugment_is_table_7(chosen):
-    """Every pair equally often, either operation with its own probability and value."""
+def test_autoaugment_follows_table_7(chosen):
+    """Each pair equally often, each operation with its own probability and value."""
     probabilities = {}
     for pair in table_7():
         for uses in np.ndindex(2, 2):
@@ -140,10 +138,10 @@ def test_autoaugment_is_table_7(chosen):
     assert got.keys() == probabilities.keys()
     expected = [400_000 * probabilities[outcome] for outcome in got]
     assert min(expected) > 5
-    assert scipy.stats.chisquare(list(got.values()), expected).pvalue > LEAST_P
+    assert scipy.stats.chisquare(list(got.values()), expected).pvalue > MIN_P
 
 
-def test_autoaugments_values_have_random_signs(chosen):
+def test_autoaugment_values_have_random_signs(chosen):
     operations, values = chosen(policies.autoaugment, 20_000, 2)
     for operation in set(operations.ravel()) - {'identity'}:
         got = changes(operation, values[operations == operation])
@@ -153,8 +151,8 @@ def test_autoaugments_values_have_random_signs(chosen):
             assert (got >= 0).all()
 
 
-def test_an_operation_of_no_magnitude_changes_nothing_unless_it_has_none():
-    # Stretched to 0 … 255 by a whole number, of which no rounding is in question.
+def test_at_magnitude_0_only_autocontrast_and_equalize_change_an_image():
+    # Autocontrast stretches these to 0 … 255 by a whole number, so no rounding matters.
     image = np.random.default_rng(0).integers(60, 60 + 51 + 1, (40, 50, 3), np.uint8)
     keys = jax.random.split(jax.random.key(0), 1400)
     randaugment = partial(policies.randaugment, jnp.asarray(image), num_ops=1, magnitude=0.0)
@@ -162,4 +160,4 @@ def test_an_operation_of_no_magnitude_changes_nothing_unless_it_has_none():
     picture = Image.fromarray(image)
     versions = picture, ImageOps.autocontrast(picture), ImageOps.equalize(picture)
     counts = [results.count(version.tobytes()) for version in versions]
-    assert scipy.stats.chisquare(counts, [1200, 100, 100]).pvalue > LEAST_P
+    assert scipy.stats.chisquare(counts, [1200, 100, 100]).pvalue > MIN_P

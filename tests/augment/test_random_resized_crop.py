@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from augmenting import LEAST_P, OFF, copies, run
+from augmenting import MIN_P, OFF, copies, run
 from PIL import Image
 from references.pillow import picture, pillow, pixels
-from references.torchvision import is_middle, torchvision_crop
+from references.torchvision import is_central_crop, torchvision_crop
 
 import vit_jax.augment
 from vit_jax.augment.augment import augment
@@ -21,7 +21,7 @@ BOXES += [(0, 5, 48, 20), (30, 0, 3, 64), (13, 17, 31, 41), (1, 1, 46, 62), (40,
 
 @pytest.fixture
 def crop_boxes(monkeypatch):
-    """(image, boxes) → the image's parts, resized."""
+    """(image, boxes) → the image's crops, resized."""
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(None, 0))
@@ -35,8 +35,8 @@ def crop_boxes(monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['photo', 'noise'])
-def test_crops_are_resized_as_pillow_does(crop_boxes, name):
-    """To a level: Pillow rounds between rows and columns."""
+def test_crops_are_resized_as_by_pillow(crop_boxes, name):
+    """To within one level: Pillow rounds between rows and columns."""
     image = picture(name)
     exact = []
     for got, (top, left, h, w) in zip(crop_boxes(image, np.array(BOXES)), BOXES, strict=True):
@@ -49,7 +49,7 @@ def test_crops_are_resized_as_pillow_does(crop_boxes, name):
 
 
 def bilinear(image, top, left, h, w):
-    """In float64, by its definition: between the middles of pixels, and the last one beyond."""
+    """In float64, by definition: interpolated between pixel centres, clamped at the edges."""
     height, width, _ = image.shape
     y = top + (np.arange(height) + 0.5) * h / height - 0.5
     x = left + (np.arange(width) + 0.5) * w / width - 0.5
@@ -60,16 +60,16 @@ def bilinear(image, top, left, h, w):
     return np.einsum('ij,kl,jlc->ikc', *hats, image.astype(float))
 
 
-def test_parts_are_those_of_torchvisions_random_resized_crop():
-    """Read off a picture of which one channel tells the column and the other the row."""
+def test_crops_are_distributed_as_in_torchvision():
+    """Read off a picture with the row in one channel and the column in the other."""
     y, x = np.mgrid[:48, :64]
     ramps = np.stack([5 * y, 4 * x], axis=-1).astype(np.uint8)
     augmented, _ = run(copies(ramps, 1500), random_resized_crop=0.2)
     rows, columns = augmented[:, 4:44, 32, 0] / 5, augmented[:, 24, 4:60, 1] / 4
     got = []
     for values, side in ((rows, 48), (columns, 64)):
-        middles = (np.arange(4, side - 4) + 0.5) / side
-        slope, start = np.polyfit(middles, values.T, 1)
+        centres = (np.arange(4, side - 4) + 0.5) / side
+        slope, start = np.polyfit(centres, values.T, 1)
         assert abs(slope - np.round(slope)).max() < 0.3
         got += [start + 0.5, slope]
     top, h, left, w = np.round(got)
@@ -77,8 +77,8 @@ def test_parts_are_those_of_torchvisions_random_resized_crop():
     expected = np.array([torchvision_crop(rng, 48, 64, 0.2) for _ in range(5000)]).T
 
     def features(top, left, h, w):
-        drawn = ~is_middle(h, w, 48, 64)
+        drawn = ~is_central_crop(h, w, 48, 64)
         return h, w, h * w, h / w, top[drawn], left[drawn], (top + left)[drawn]
 
     for ours, theirs in zip(features(top, left, h, w), features(*expected), strict=True):
-        assert scipy.stats.ks_2samp(ours, theirs).pvalue > LEAST_P
+        assert scipy.stats.ks_2samp(ours, theirs).pvalue > MIN_P

@@ -1,4 +1,4 @@
-"""Training on data with faults: told by name, and gone on with; or skipped, and counted."""
+"""Training on bad data: examples are named and the run resumes, or they are skipped and counted."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ PREPROCESSING = Preprocessing((16, 16), 3, (0.5,), (0.5,))
 
 @pytest.fixture
 def folder(tmp_path):
-    """48 good pictures for training and 10 for the test, two classes."""
+    """48 good training pictures and 10 good test pictures, in two classes."""
     rng = np.random.default_rng(0)
     for split, count in (('train', 24), ('test', 5)):
         for name in ('ape', 'yak'):
@@ -39,7 +39,7 @@ def folder(tmp_path):
     return tmp_path / 'data'
 
 
-def faults():
+def bad_pictures():
     whole = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 40, 3), np.uint8))
     jpeg = encode(whole)
     bomb = bytearray(jpeg)
@@ -47,10 +47,10 @@ def faults():
     bomb[at : at + 4] = struct.pack('>HH', 65000, 65000)
     return {
         'a truncated JPEG': ('.jpg', jpeg[:-300]),
-        'a text': ('.jpg', b'a text file, named .jpg'),
+        'a text file': ('.jpg', b'a text file, named .jpg'),
         'a zero-byte file': ('.jpg', b''),
-        'a bomb': ('.jpg', bytes(bomb)),
-        'a bomb of another format': ('.png', png_header(60000, 60000)),
+        'a JPEG bomb': ('.jpg', bytes(bomb)),
+        'a PNG bomb': ('.png', png_header(60000, 60000)),
     }
 
 
@@ -58,8 +58,8 @@ MEMORY = pytest.mark.parametrize('memory_gib', [0.0, 1.0], ids=['stream', 'memor
 
 
 @MEMORY
-@pytest.mark.parametrize('ending, content', faults().values(), ids=faults())
-def test_faults_are_told_by_name(folder, ending, content, memory_gib):
+@pytest.mark.parametrize('ending, content', bad_pictures().values(), ids=bad_pictures())
+def test_bad_pictures_are_named(folder, ending, content, memory_gib):
     path = folder / 'train' / 'ape' / f'10{ending}'
     (folder / 'train' / 'ape' / '10.jpg').unlink()
     path.write_bytes(content)
@@ -79,7 +79,7 @@ def read_epoch(folder, memory_gib, on_error='raise'):
 
 
 @MEMORY
-def test_a_run_goes_on_when_its_data_was_mended(folder, tmp_path, memory_gib):
+def test_run_resumes_after_its_data_is_repaired(folder, tmp_path, memory_gib):
     path = folder / 'train' / 'ape' / '10.jpg'
     good = path.read_bytes()
     path.write_bytes(good[:-300])
@@ -96,7 +96,7 @@ def test_a_run_goes_on_when_its_data_was_mended(folder, tmp_path, memory_gib):
     jax.tree.map(np.testing.assert_array_equal, *params)
 
 
-def test_a_test_picture_that_is_found_bad_late_costs_no_step(folder, tmp_path):
+def test_bad_test_picture_loses_no_training_step(folder, tmp_path):
     path = folder / 'test' / 'ape' / '01.jpg'
     good = path.read_bytes()
     path.write_bytes(good[:-300])
@@ -117,9 +117,9 @@ def first_step_with(index):
     return next(step for step in range(6) if index in order.examples(step))
 
 
-def break_some(folder):
-    """Faults in the training and the test data; the places of the former."""
-    for i, (ending, content) in enumerate(faults().values()):
+def damage_some(folder):
+    """Damages training and test pictures; returns the indices of the training ones."""
+    for i, (ending, content) in enumerate(bad_pictures().values()):
         path = folder / 'train' / ('ape', 'yak')[i % 2] / f'{3 * i:02}.jpg'
         path.unlink()
         path.with_suffix(ending).write_bytes(content)
@@ -129,16 +129,16 @@ def break_some(folder):
 
 @MEMORY
 def test_skipped_examples_are_counted_and_named(folder, tmp_path, memory_gib, capsys):
-    places = break_some(folder)
+    indices = damage_some(folder)
     settings = {'data.memory_gib': memory_gib, 'data.on_error': 'skip', 'num_steps': 7}
     config = small_config(folder, **settings)
     train(config, str(tmp_path / 'run'))
     assert '6 examples were skipped, see skipped.json' in capsys.readouterr().out
     skipped = json.loads((tmp_path / 'run' / 'skipped.json').read_text())
-    assert sorted(map(int, skipped['train'])) == sorted(places)
+    assert sorted(map(int, skipped['train'])) == sorted(indices)
     assert 'train/ape/06.jpg: expected a picture' in skipped['train']['6']
     assert list(skipped['test']) == ['6'] and 'test/yak/01.jpg' in skipped['test']['6']
-    # Evaluation counts the nine that are left, now and later.
+    # Evaluation counts the remaining nine, during training and afterwards.
     last = read_metrics(tmp_path / 'run' / 'metrics.jsonl')[-1]
     assert (last['accuracy'] * 9) % 1 == pytest.approx(0, abs=1e-6)
     capsys.readouterr()
@@ -151,8 +151,8 @@ def test_skipped_examples_are_counted_and_named(folder, tmp_path, memory_gib, ca
 
 
 @MEMORY
-def test_what_is_left_is_always_the_same(folder, memory_gib):
-    break_some(folder)
+def test_remaining_examples_are_always_the_same(folder, memory_gib):
+    damage_some(folder)
     if memory_gib:
         source = open_source(f'folder:{folder}')
         first, second = (
@@ -167,31 +167,31 @@ def test_what_is_left_is_always_the_same(folder, memory_gib):
 
 
 @MEMORY
-def test_what_was_skipped_outlives_an_interruption(folder, tmp_path, memory_gib, capsys):
-    """Also where the second part meets none of it again."""
-    break_some(folder)
+def test_skipped_examples_are_remembered_on_resume(folder, tmp_path, memory_gib, capsys):
+    """Even if the resumed run meets none of them again."""
+    damage_some(folder)
     settings = {'data.memory_gib': memory_gib, 'data.on_error': 'skip'}
     train(small_config(folder, **settings, num_steps=6), str(tmp_path))
     capsys.readouterr()
-    for path in (folder / 'train').glob('*/*'):  # all mended
+    for path in (folder / 'train').glob('*/*'):  # all repaired
         Image.new('RGB', (20, 24)).save(path)
     train(small_config(folder, **settings, num_steps=7), str(tmp_path))
     assert '6 examples were skipped' in capsys.readouterr().out
 
 
-def test_a_stream_puts_the_next_example_in_the_place_of_a_bad_one(folder):
-    places = break_some(folder)
+def test_stream_replaces_a_bad_example_with_the_next(folder):
+    indices = damage_some(folder)
     paths = open_source(f'folder:{folder}').open('train')._paths
     batch = read_epoch(folder, 0.0, 'skip')
-    for index in places:
+    for index in indices:
         shutil.copy(paths[index + 1], paths[index])
-    mended = read_epoch(folder, 0.0)
+    repaired = read_epoch(folder, 0.0)
     for name in batch:
-        np.testing.assert_array_equal(batch[name], mended[name])
+        np.testing.assert_array_equal(batch[name], repaired[name])
 
 
 @MEMORY
-def test_nothing_but_faults_is_told(folder, tmp_path, memory_gib):
+def test_training_split_of_only_bad_pictures_raises(folder, tmp_path, memory_gib):
     for path in folder.glob('train/*/*'):
         path.write_bytes(b'')
     config = small_config(folder, **{'data.memory_gib': memory_gib, 'data.on_error': 'skip'})
@@ -200,7 +200,7 @@ def test_nothing_but_faults_is_told(folder, tmp_path, memory_gib):
 
 
 @MEMORY
-def test_a_test_split_of_nothing_but_faults_is_told(folder, tmp_path, memory_gib):
+def test_test_split_of_only_bad_pictures_raises(folder, tmp_path, memory_gib):
     for path in folder.glob('test/*/*'):
         path.write_bytes(b'')
     config = small_config(folder, **{'data.memory_gib': memory_gib, 'data.on_error': 'skip'})
@@ -209,7 +209,7 @@ def test_a_test_split_of_nothing_but_faults_is_told(folder, tmp_path, memory_gib
 
 
 @pytest.mark.parametrize('on_error', ['raise', 'skip'])
-def test_folders_with_faults_are_told_before_training(folder, on_error, tmp_path):
+def test_faulty_folders_raise_before_training(folder, on_error, tmp_path):
     (folder / 'train' / 'zebra').mkdir()
     config = small_config(folder, **{'data.on_error': on_error})
     with pytest.raises(InputError, match='zebra: expected pictures .* got none; add some'):
@@ -221,14 +221,14 @@ def test_folders_with_faults_are_told_before_training(folder, on_error, tmp_path
     assert not (tmp_path / 'run').exists()
 
 
-def test_unknown_ways_to_go_on_are_told(folder, tmp_path):
+def test_unknown_on_error_raises(folder, tmp_path):
     config = small_config(folder, **{'data.on_error': 'ignore'})
     with pytest.raises(InputError, match="data.on_error: expected 'raise' or 'skip', got 'ignore'"):
         train(config, str(tmp_path / 'run'))
 
 
-def test_train_py_ends_in_one_line_and_status_2_and_resumes(folder, tmp_path, capsys):
-    """And may be told to skip, on the same run directory."""
+def test_train_py_exits_with_one_line_and_status_2_and_resumes(folder, tmp_path, capsys):
+    """The same run directory resumes with data.on_error='skip'."""
     path = folder / 'train' / 'yak' / '05.jpg'
     path.write_text('no picture')
     flags = {

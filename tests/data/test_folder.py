@@ -18,7 +18,7 @@ def save(path, colour, mode='RGB'):
 
 @pytest.fixture
 def split_folder(tmp_path):
-    """Two classes; every picture has a colour of its own."""
+    """Two classes; every picture has its own colour."""
     for i in range(5):
         save(tmp_path / 'train' / 'zebra' / f'{i}.png', (200, i, 0))
         save(tmp_path / 'train' / 'ape' / f'{i}.PNG', (100, i, 0))
@@ -28,7 +28,7 @@ def split_folder(tmp_path):
     return tmp_path
 
 
-def test_classes_and_splits_are_the_names_of_folders(split_folder):
+def test_folder_names_are_the_classes_and_splits(split_folder):
     source = open_source(f'folder:{split_folder}')
     assert source.class_names == ['ape', 'zebra'] and source.channels == 3
     train = open_split(source, 'train', SMALL)
@@ -44,7 +44,7 @@ def test_classes_and_splits_are_the_names_of_folders(split_folder):
     assert len({*seen, *(image.tobytes() for image in train.images)}) == 10
 
 
-def test_without_splits_a_hash_puts_a_tenth_aside_for_good(tmp_path):
+def test_without_splits_a_hash_reserves_a_tenth_for_testing(tmp_path):
     names = [f'{i:03}.png' for i in range(200)]
     for name in names:
         save(tmp_path / 'a' / 'ape' / name, (int(name[:3]), 0, 0))
@@ -53,14 +53,14 @@ def test_without_splits_a_hash_puts_a_tenth_aside_for_good(tmp_path):
     reds = [set(examples.images[:, 0, 0, 0]) for examples in (train, test)]
     assert not reds[0] & reds[1] and len(reds[0] | reds[1]) == 200
     assert 10 <= len(reds[1]) <= 33  # 20 ± 3 standard deviations
-    # Elsewhere, and with more pictures, each stays where it was.
+    # In another folder and with more pictures, each stays in its split.
     (tmp_path / 'a').rename(tmp_path / 'b')
     save(tmp_path / 'b' / 'ape' / 'more.png', (255, 255, 0))
     again = open_split(open_source(f'folder:{tmp_path / "b"}'), 'test', SMALL)
     assert reds[1] <= set(again.images[:, 0, 0, 0]) <= reds[1] | {255}
 
 
-def test_other_colours_become_rgb(tmp_path):
+def test_other_colour_modes_become_rgb(tmp_path):
     for i, (mode, colour) in enumerate(
         [('L', 7), ('CMYK', (0, 0, 0, 0)), ('P', 0), ('1', 1), ('LA', (9, 255))]
     ):
@@ -71,7 +71,7 @@ def test_other_colours_become_rgb(tmp_path):
     np.testing.assert_array_equal(images[:, 0, 0], expected)
 
 
-def test_folders_that_are_no_data_sets_are_told(split_folder, tmp_path):
+def test_invalid_folders_and_splits_raise(split_folder, tmp_path):
     for source, message in (
         (f'folder:{tmp_path / "nowhere"}', 'no such folder'),
         ('folder:', "expected 'tfds:NAME', such as tfds:mnist, or 'folder:PATH'"),
@@ -91,13 +91,13 @@ def test_folders_that_are_no_data_sets_are_told(split_folder, tmp_path):
         open_source(f'folder:{split_folder}')
 
 
-def test_a_tilde_is_the_users_home(split_folder, monkeypatch):
+def test_tilde_expands_to_the_home_folder(split_folder, monkeypatch):
     monkeypatch.setenv('HOME', str(split_folder.parent))
     assert open_source(f'folder:~/{split_folder.name}').class_names == ['ape', 'zebra']
 
 
 def test_slices_hold_all_classes(tmp_path):
-    """As TFDS's do: a slice is a random part, the same wherever the folder lies."""
+    """As in TFDS: a slice is a random part, the same wherever the folder is."""
     for name in ('ape', 'yak'):
         for i in range(100):
             save(tmp_path / 'train' / name / f'{i:03}.png', (i, 0, 0))
@@ -110,7 +110,7 @@ def test_slices_hold_all_classes(tmp_path):
     assert len({(label, image.tobytes()) for label, image in both}) == 200
 
 
-def test_names_that_cannot_be_printed_are_told(tmp_path):
+def test_unprintable_class_names_raise(tmp_path):
     save(tmp_path / 'train' / 'a\nb' / '0.png', 0)
     with pytest.raises(InputError, match=r"expected printable class names, got 'a.nb'"):
         open_source(f'folder:{tmp_path}')
@@ -118,7 +118,7 @@ def test_names_that_cannot_be_printed_are_told(tmp_path):
     assert open_split(open_source(f'folder:{tmp_path / "other"}'), 'train+test', SMALL)
 
 
-def test_a_pipe_is_told(split_folder):
+def test_pipe_raises(split_folder):
     os.mkfifo(split_folder / 'train' / 'ape' / 'pipe.jpg')
     with pytest.raises(InputError, match='pipe.jpg: expected a file'):
         open_split(open_source(f'folder:{split_folder}'), 'train', SMALL)

@@ -37,7 +37,7 @@ def test_every_epoch_visits_each_example_exactly_once(num_examples, batch_size, 
 def test_processes_rows_make_up_the_global_batch(
     num_examples, share, num_processes, repeats, steps
 ):
-    """At any steps in any order: what came before, or never did, changes nothing."""
+    """For any steps in any order: a batch does not depend on those before it."""
     batch_size = share * 4
     whole = order(num_examples, batch_size, 7, repeats)
     parts = [
@@ -48,14 +48,14 @@ def test_processes_rows_make_up_the_global_batch(
     for step in steps:
         expected = whole.examples(step)
         np.testing.assert_array_equal(np.concatenate([x.examples(step) for x in parts]), expected)
-        # Repeated examples stand a share of the batch apart, never beside each other.
+        # Copies of an example are batch_size / repeats rows apart.
         copies = expected.reshape(repeats, -1)
         assert (copies == copies[0]).all()
 
 
 @settings(deadline=None)
 @given(num_examples=st.integers(1, 20), repeats=st.sampled_from([2, 3]))
-def test_repeats_visit_each_example_so_often_an_epoch(num_examples, repeats):
+def test_each_example_occurs_repeats_times_an_epoch(num_examples, repeats):
     batch_size = 6
     steps = 2 * num_examples * repeats // batch_size
     if steps * batch_size == 2 * num_examples * repeats:  # two whole epochs
@@ -64,7 +64,7 @@ def test_repeats_visit_each_example_so_often_an_epoch(num_examples, repeats):
         assert (counts == 2 * repeats).all()
 
 
-def test_repeats_that_do_not_divide_the_batch_are_told():
+def test_repeats_that_do_not_divide_the_batch_size_raise():
     with pytest.raises(InputError, match=r'data.repeats: expected a divisor of batch_size=8'):
         order(10, 8, repeats=3)
 
@@ -93,19 +93,19 @@ def test_random_numbers_of_rows_are_uniform():
 
 
 def test_order_never_changes():
-    """Runs that were begun with an older version go on in the same order."""
+    """A run started with an older version resumes in the same order."""
     expected = [3, 7, 4, 2, 9, 8, 1, 6, 5, 0]
     assert epoch_order(seed=0, epoch=1, num_examples=10).tolist() == expected
 
 
 def numbered(num_examples):
-    """InMemory whose pixel is their number."""
+    """Examples whose single pixel is their index."""
     numbers = np.arange(num_examples)
     images = numbers.astype(np.uint8).reshape(-1, 1, 1, 1)
     return InMemory(images, numbers.astype(np.int32))
 
 
-def test_batches_read_ahead_are_those_of_their_steps():
+def test_prefetched_batches_are_those_of_their_steps():
     examples, ten = numbered(10), order(10, 4, seed=3)
     with train_batches(examples, ten, range(5, 9), lambda batch: batch) as batches:
         later = list(batches)

@@ -19,29 +19,29 @@ def photo():
     return Image.fromarray(load_sample_image('china.jpg'))  # 640 x 427
 
 
-def pillows(data):
-    """What Pillow makes of it, upright and in RGB."""
+def decode_by_pillow(data):
+    """Pillow's pixels, upright and in RGB."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
 
 
 JPEGS = {
-    'colour halved': dict(subsampling='4:2:0'),
-    'colour whole': dict(subsampling='4:4:4'),
+    'chroma halved': dict(subsampling='4:2:0'),
+    'chroma whole': dict(subsampling='4:4:4'),
     'progressive': dict(progressive=True),
     'with restart markers': dict(restart_marker_rows=2),
 }
 
 
 @pytest.mark.parametrize('options', JPEGS.values(), ids=JPEGS)
-def test_jpegs_are_decoded_as_pillow_does(photo, options):
+def test_jpegs_decode_as_in_pillow(photo, options):
     data = encode(photo, quality=90, **options)
-    np.testing.assert_array_equal(decode_picture(data, 'photo'), pillows(data))
+    np.testing.assert_array_equal(decode_picture(data, 'photo'), decode_by_pillow(data))
 
 
 @pytest.mark.parametrize('mode', ['L', '1', 'LA', 'P', 'RGBA', 'RGB', 'CMYK'])
 @pytest.mark.parametrize('format', ['png', 'webp', 'jpeg', 'tiff', 'gif'])
-def test_other_formats_and_colours_are_decoded_as_pillow_does(photo, mode, format):
+def test_other_formats_and_colour_modes_decode_as_in_pillow(photo, mode, format):
     image = photo.resize((40, 30)).convert(mode)
     if mode in ('LA', 'RGBA'):
         image.putalpha(100)
@@ -51,10 +51,10 @@ def test_other_formats_and_colours_are_decoded_as_pillow_does(photo, mode, forma
         pytest.skip('Pillow does not write these')
     decoded = decode_picture(data, 'picture')
     assert decoded.shape[-1] == (1 if Image.open(io.BytesIO(data)).mode in ('1', 'L', 'LA') else 3)
-    np.testing.assert_array_equal(np.broadcast_to(decoded, (30, 40, 3)), pillows(data))
+    np.testing.assert_array_equal(np.broadcast_to(decoded, (30, 40, 3)), decode_by_pillow(data))
 
 
-def test_a_palette_with_a_transparent_colour_is_decoded_without_a_warning(photo):
+def test_palette_with_a_transparent_colour_decodes_without_a_warning(photo):
     data = encode(photo.resize((40, 30)).convert('P'), 'png', transparency=b'\x00\x80')
     expected = np.asarray(Image.open(io.BytesIO(data)).convert('RGBA').convert('RGB'))
     np.testing.assert_array_equal(decode_picture(data, 'picture'), expected)
@@ -62,11 +62,11 @@ def test_a_palette_with_a_transparent_colour_is_decoded_without_a_warning(photo)
 
 @pytest.mark.parametrize('orientation', range(1, 9))
 @pytest.mark.parametrize('format', ['jpeg', 'png', 'webp'])
-def test_pictures_come_upright(photo, orientation, format):
+def test_pictures_are_rotated_upright(photo, orientation, format):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     data = encode(photo.resize((64, 48)), format, exif=exif)
-    expected = pillows(data)
+    expected = decode_by_pillow(data)
     np.testing.assert_array_equal(decode_picture(data, 'photo'), expected)
     height, width = expected.shape[:2]
     seen = []
@@ -82,18 +82,18 @@ def test_pictures_come_upright(photo, orientation, format):
 
 @pytest.mark.parametrize('options', JPEGS.values(), ids=JPEGS)
 @pytest.mark.parametrize('box', [(0, 0, 427, 640), (100, 200, 150, 130), (300, 0, 127, 90)])
-def test_a_part_is_that_of_the_whole_picture(photo, options, box):
+def test_crop_equals_that_of_the_whole_picture(photo, options, box):
     data = encode(photo, quality=90, **options)
     top, left, height, width = box
-    whole = pillows(data)
+    whole = decode_by_pillow(data)
     part = decode_crop(data, 'photo', lambda *size: box, (height, width))
     expected = whole[top : top + height, left : left + width]
     np.testing.assert_array_equal(part[:-1], expected[:-1])
-    # Halved colours of the last row are interpolated with what comes after it, which is not read.
+    # Halved chroma of the last row is interpolated with the next row, which is not decoded.
     assert np.abs(part[-1].astype(int) - expected[-1]).mean() < 4
 
 
-def test_only_the_rows_down_to_the_part_are_decoded(photo, monkeypatch):
+def test_only_the_rows_down_to_the_crop_are_decoded(photo, monkeypatch):
     sizes = []
 
     def spy(*args, **options):
@@ -114,7 +114,7 @@ def test_only_the_rows_down_to_the_part_are_decoded(photo, monkeypatch):
 
 
 @pytest.mark.parametrize('shrink', [2.2, 3, 5])
-def test_a_part_decoded_at_less_resolution_is_where_it_should_be(photo, shrink):
+def test_crop_decoded_at_lower_resolution_is_in_place(photo, shrink):
     top, left, height, width = box = (40, 60, 360, 500)
     size = round(height / shrink), round(width / shrink)
     part = decode_crop(encode(photo, quality=95), 'photo', lambda *_: box, size)
@@ -135,22 +135,22 @@ def bad_files():
     bomb[at : at + 4] = struct.pack('>HH', 65000, 65000)
     return {
         'an empty file': b'',
-        'a text': b'not a picture',
-        'a JPEG cut off': jpeg[: len(jpeg) // 2],
-        'a JPEG of no more than a header': jpeg[:200],
-        'a JPEG without its beginning': jpeg[10:],
-        'a progressive JPEG cut off': encode(whole, progressive=True)[: len(jpeg) // 2],
-        'a PNG cut off': png[: len(png) // 2],
-        'a WebP cut off': encode(whole, 'webp')[:100],
-        'a JPEG that is a bomb': bytes(bomb),
-        'a PNG that is a bomb': png_header(60000, 60000) + png[33:],
-        'a picture of 16 bits': encode(Image.new('I;16', (5, 5)), 'png'),
+        'a text file': b'not a picture',
+        'a truncated JPEG': jpeg[: len(jpeg) // 2],
+        'a JPEG header alone': jpeg[:200],
+        'a JPEG without its start': jpeg[10:],
+        'a truncated progressive JPEG': encode(whole, progressive=True)[: len(jpeg) // 2],
+        'a truncated PNG': png[: len(png) // 2],
+        'a truncated WebP': encode(whole, 'webp')[:100],
+        'a JPEG bomb': bytes(bomb),
+        'a PNG bomb': png_header(60000, 60000) + png[33:],
+        'a 16-bit picture': encode(Image.new('I;16', (5, 5)), 'png'),
         'zeros': bytes(1000),
     }
 
 
 @pytest.mark.parametrize('data', bad_files().values(), ids=bad_files())
-def test_what_is_no_picture_is_told_with_its_name(data):
+def test_bad_pictures_are_named(data):
     with pytest.raises(InputError, match='^photo: expected a picture') as error:
         decode_picture(data, 'photo')
     assert '\n' not in str(error.value)
@@ -158,8 +158,8 @@ def test_what_is_no_picture_is_told_with_its_name(data):
         decode_crop(data, 'photo', lambda height, width: (0, 0, height, width), (4, 4))
 
 
-def test_damage_never_ends_in_another_error(photo):
-    """Random bytes of real files, replaced."""
+def test_damage_raises_only_input_errors(photo):
+    """Random bytes of real files are replaced."""
     rng = np.random.default_rng(0)
     small = photo.resize((32, 24))
     for data in (encode(small), encode(small, progressive=True), encode(small, 'png')):
@@ -175,31 +175,31 @@ def test_damage_never_ends_in_another_error(photo):
                     assert decode(bytes(damaged)).dtype == np.uint8
 
 
-def test_files_that_cannot_be_read_are_told(tmp_path):
+def test_unreadable_files_raise(tmp_path):
     for name, message in (('missing.png', 'no such file'), ('.', 'expected a file')):
         with pytest.raises(InputError, match=message):
             read_picture(tmp_path / name)
 
 
-def test_an_orientation_behind_other_segments_is_found(photo):
+def test_orientation_after_other_segments_is_found(photo):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     data = encode(photo.resize((64, 48)), exif=exif)
     data = data[:2] + b'\xff\xe2' + struct.pack('>H', 60_002) + bytes(60_000) + data[2:]
     assert decode_picture(data, 'photo').shape == (64, 48, 3)
-    np.testing.assert_array_equal(decode_picture(data, 'photo'), pillows(data))
+    np.testing.assert_array_equal(decode_picture(data, 'photo'), decode_by_pillow(data))
 
 
 @pytest.mark.parametrize('size', [(33, 2000), (2000, 33), (67, 3000)])
 @pytest.mark.parametrize('orientation', [1, 6])
-def test_parts_of_long_strips_are_in_their_place(size, orientation):
-    """Their sides are scaled each by its own rounded factor."""
+def test_crops_of_long_strips_are_in_place(size, orientation):
+    """Each side is scaled by its own rounded factor."""
     ramp = np.linspace(0, 255, max(size), dtype=np.uint8)
     pixels = np.broadcast_to(ramp[:, None] if size[0] > size[1] else ramp[None], size)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     data = encode(Image.fromarray(np.repeat(pixels[..., None], 3, -1)), quality=95, exif=exif)
-    upright = pillows(data).astype(float)
+    upright = decode_by_pillow(data).astype(float)
     height, width = upright.shape[:2]
     for share in (0.0, 0.5, 0.9):
         box = int(share * height), int(share * width), -(-height // 10), -(-width // 10)
@@ -210,7 +210,7 @@ def test_parts_of_long_strips_are_in_their_place(size, orientation):
         assert abs(part.mean() - expected.mean()) < 2
 
 
-def test_programs_are_not_run_for_a_picture():
+def test_no_program_is_run_for_a_picture():
     """Pillow would hand PostScript to Ghostscript."""
     with pytest.raises(InputError, match='in no known format'):
         decode_picture(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'picture')

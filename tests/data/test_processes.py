@@ -1,4 +1,4 @@
-"""Several processes, as on several hosts: each reads its rows, and the global batch is the same."""
+"""Several processes, as on several hosts, each read their rows of the same global batch."""
 
 import json
 import socket
@@ -47,7 +47,7 @@ for mode in 'jit', 'pmap':
                         content = np.ascontiguousarray(shard.data).tobytes()
                         place = f'{mode} {memory_gib} {name} {shard.index[0].start or 0} {step}'
                         rows[place] = hashlib.sha256(content).hexdigest()
-        if mode == 'jit':  # what a step computes of all of them, over the network
+        if mode == 'jit':  # a reduction over all devices, across the network
             mean = jax.jit(lambda x: x.astype('float32').mean(), out_shardings=parallel.replicated)
             means.append(float(mean(batch['image'])))
 print(json.dumps([jax.device_count(), len(jax.local_devices()), rows, means]))
@@ -55,7 +55,7 @@ print(json.dumps([jax.device_count(), len(jax.local_devices()), rows, means]))
 
 
 def run(num_processes, source, first=0):
-    """Hashes of what each of 8 devices has got of every batch; and means of the last batches."""
+    """Hashes of the shards of every batch on 8 devices, and means of the last batches."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -95,7 +95,7 @@ def test_global_batches_are_the_same_on_1_2_and_4_processes(source):
     assert len(expected) == 2 * 2 * 3 * 8 * 6
     for num_processes in (2, 4):
         assert run(num_processes, source) == (expected, means)
-    # And from step 4 on, by two processes that have not seen the steps before.
+    # Also from step 4 on, by two processes that have not seen the earlier steps.
     resumed = {place: x for place, x in expected.items() if int(place.split()[-1]) >= 4}
     assert run(2, source, first=4) == (resumed, means)
 

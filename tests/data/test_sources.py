@@ -1,4 +1,4 @@
-"""Training on what people have: a folder, a set of TFDS's catalog, the embedded digits."""
+"""Training on what users have: folders of pictures, and data sets of TFDS's catalog."""
 
 import tarfile
 from pathlib import Path
@@ -18,8 +18,8 @@ CIFAR = Path(__file__).parents[2] / 'shared' / 'data' / 'cifar10_jpeg.tar.xz'
 
 @pytest.mark.parametrize('memory_gib', [0.0, 1.0], ids=['stream', 'memory'])
 @pytest.mark.parametrize('name', ['cifar10', 'oxford_flowers102', 'imagenette/160px-v2'])
-def test_sets_of_the_catalog_train(name, memory_gib, tmp_path):
-    """TFDS's own mock of them: random pictures by the real features."""
+def test_catalog_data_sets_train(name, memory_gib, tmp_path):
+    """With TFDS's own mock: random pictures with the real features."""
     settings = {'data.source': f'tfds:{name}', 'data.memory_gib': memory_gib, 'num_steps': 3}
     config = small_config('', **settings)
     if name.startswith('imagenette'):
@@ -29,8 +29,8 @@ def test_sets_of_the_catalog_train(name, memory_gib, tmp_path):
     assert result['step'] == 3 and np.isfinite(result['loss'])
 
 
-def test_predict_sees_pictures_as_evaluation_did(photographs, tmp_path):
-    """The middle of pictures of any size, by the run's own mean and std."""
+def test_predict_preprocesses_as_evaluation_does(photographs, tmp_path):
+    """Centre crops of pictures of any size, with the run's mean and std."""
     config = small_config(photographs, **{'data.crop_fraction': 0.6, 'data.mean': (0.2, 0.4, 0.6)})
     result = train(config, str(tmp_path / 'run'))
     predictor = vit_jax.Predictor(tmp_path / 'run')

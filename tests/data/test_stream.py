@@ -1,4 +1,4 @@
-"""Pictures that are decoded as training goes, in threads."""
+"""Pictures decoded during training, in threads."""
 
 import functools
 import os
@@ -48,8 +48,8 @@ def assert_same(batch, other):
         assert batch[name].tobytes() == other[name].tobytes(), name
 
 
-def test_a_batch_is_the_crops_of_its_examples_resized(photographs):
-    """Against the whole pictures by Pillow, cut out by what choose_crop says."""
+def test_batch_holds_the_resized_crops_of_its_examples(photographs):
+    """Against whole pictures decoded by Pillow and cropped to the boxes of choose_crop."""
     import cv2
 
     places = order(batch_size=7)
@@ -68,7 +68,7 @@ def test_a_batch_is_the_crops_of_its_examples_resized(photographs):
             difference = np.abs(
                 batch['image'][row] - cv2.resize(part, (24, 24), None, 0, 0, method).astype(float)
             )
-            # A JPEG of which half the resolution suffices is decoded at that.
+            # A JPEG is decoded at half its resolution if that suffices.
             assert difference.max() <= 4 or (halves and difference.mean() < 15)
             assert batch['label'][row] == record.label
             assert f'/{"abc"[record.label]}/' in record.name
@@ -90,7 +90,7 @@ def test_batches_are_the_same_on_any_number_of_processes_and_from_any_step(photo
             assert_same(batch, joined)
 
 
-def test_a_process_reads_its_part_only(photographs, monkeypatch):
+def test_process_reads_only_its_rows(photographs, monkeypatch):
     read = []
     stream = open_stream(photographs)
     split = stream._reader._split
@@ -106,7 +106,7 @@ def test_a_process_reads_its_part_only(photographs, monkeypatch):
     assert sorted(read) == sorted([*places.examples(0), *places.examples(1)])
 
 
-def test_an_epoch_crops_each_example_otherwise_than_the_last(photographs):
+def test_crops_differ_between_epochs(photographs):
     places = order(batch_size=NUM_EXAMPLES)
     first, second = read_batches(open_stream(photographs), places, range(2))
     ranks = [np.argsort(places.examples(step)) for step in (0, 1)]
@@ -115,15 +115,15 @@ def test_an_epoch_crops_each_example_otherwise_than_the_last(photographs):
     np.testing.assert_array_equal(first['label'][ranks[0]], second['label'][ranks[1]])
 
 
-def test_repeats_are_cropped_each_on_its_own(photographs):
+def test_repeats_are_cropped_independently(photographs):
     (batch,) = read_batches(open_stream(photographs), order(batch_size=12, repeats=3), range(1))
     np.testing.assert_array_equal(batch['label'].reshape(3, 4)[0], batch['label'].reshape(3, 4)[2])
     images = batch['image'].reshape(3, 4, -1)
     assert (images[0] != images[1]).any(-1).all() and (images[1] != images[2]).any(-1).all()
 
 
-def test_without_a_crop_pictures_are_those_of_memory(photographs):
-    """And those of evaluation are, with one."""
+def test_uncropped_stream_equals_memory(photographs):
+    """Evaluation takes no random crops, so it always equals memory."""
     source = open_source(f'folder:{photographs}')
     memory = open_split(source, 'train', PREPROCESSING)
     (streamed,) = read_batches(open_stream(photographs, min_area=0.0), order(), range(1))
@@ -144,7 +144,7 @@ def test_without_a_crop_pictures_are_those_of_memory(photographs):
 
 
 @pytest.mark.parametrize('batch_size', [1, CHUNK + 1, 3 * CHUNK, 64])
-def test_any_batch_size_is_put_together_from_runs(photographs, batch_size):
+def test_any_batch_size_is_assembled_from_chunks(photographs, batch_size):
     (batch,) = read_batches(open_stream(photographs), order(batch_size=batch_size), range(5, 6))
     assert batch['position'].tolist() == list(range(batch_size))
     labels = [record_label(photographs, i) for i in order(batch_size=batch_size).examples(5)]
@@ -171,8 +171,8 @@ def test_threads_end_with_the_iteration(photographs):
     assert threading.active_count() <= before
 
 
-def test_what_is_read_ahead_is_bounded(photographs, monkeypatch):
-    """However long nobody takes a batch."""
+def test_prefetching_is_bounded(photographs, monkeypatch):
+    """However long no batch is taken."""
     stream = open_stream(photographs)
     reads = []
     read = stream._reader.read
@@ -180,16 +180,14 @@ def test_what_is_read_ahead_is_bounded(photographs, monkeypatch):
     with train_batches(stream, order(batch_size=16), range(10**6), lambda x: x) as batches:
         next(batches)
         last = -1
-        while last < len(reads):  # until it stands still
+        while last < len(reads):  # until reading stops
             last = len(reads)
             time.sleep(0.5)
     threads = len(os.sched_getaffinity(0))
     assert 3 * 16 < len(reads) <= 6 * 16 + 2 * CHUNK * threads
 
 
-def test_a_streamed_run_that_was_interrupted_ends_with_the_same_parameters(
-    photographs, tmp_path, monkeypatch
-):
+def test_interrupted_streamed_run_ends_with_the_same_parameters(photographs, tmp_path, monkeypatch):
     config = small_config(photographs)
     train(config, str(tmp_path / 'whole'))
     report = Reporter.train

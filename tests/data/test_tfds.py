@@ -25,7 +25,7 @@ def test_digits_are_scikit_learns_in_a_fixed_stratified_split(data_dir):
         ('test', 0.2, *halves[1::2]),
     ):
         examples = open_split(source, split, DIGITS)
-        # 17 grey levels become 17 bytes, so the values can be had back.
+        # 17 grey levels become 17 bytes, so the values can be recovered.
         grey = np.ceil(examples.images.reshape(-1, 64) * (16 / 255))
         ours = np.column_stack([grey, examples.labels])
         expected = np.column_stack([expected_images, labels])
@@ -42,8 +42,8 @@ def test_digits_split_never_changes(data_dir):
     assert hashlib.sha256(b''.join(rows)).hexdigest()[:16] == 'f44bd09f8445df4a'
 
 
-def test_any_tfds_data_set_goes_through_the_same_path(tmp_path):
-    """A data set of another shape: RGB, two sizes, named classes, other feature names."""
+def test_other_tfds_data_sets_are_read(tmp_path):
+    """A different data set: RGB, two sizes, named classes, other feature names."""
     import tensorflow_datasets as tfds
 
     rng = np.random.default_rng(0)
@@ -105,12 +105,12 @@ assert 'tensorflow' not in sys.modules
         ('tfds:glue', 'expected an image and a class label'),
     ],
 )
-def test_unknown_sources_are_told(source, message, data_dir):
+def test_unknown_sources_raise(source, message, data_dir):
     with pytest.raises(InputError, match=message):
         open_source(source, data_dir)
 
 
 @pytest.mark.parametrize('split', ['validation', 'train[:x]', 'train[:0]'])
-def test_unknown_splits_are_told(split, data_dir):
+def test_unknown_splits_raise(split, data_dir):
     with pytest.raises(InputError, match='expected one of the splits .*train'):
         open_source('tfds:digits', data_dir).open(split)

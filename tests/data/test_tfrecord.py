@@ -1,4 +1,4 @@
-"""TFDS data sets as TFRecord, made by hand or by TFDS; `prepare`."""
+"""TFDS data sets stored as TFRecord, with or without a builder; `prepare`."""
 
 import os
 
@@ -10,10 +10,11 @@ from conftest import ROOT
 from PIL import Image
 
 from vit_jax.__main__ import main
+from vit_jax.data import tfrecord
 from vit_jax.data.batches import eval_batches
 from vit_jax.data.order import EvalOrder
 from vit_jax.data.preprocess import Preprocessing
-from vit_jax.data.sources import open_source, open_split, tfrecord
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.data.stream import Stream
 from vit_jax.errors import InputError
 
@@ -28,7 +29,7 @@ def pictures(split):
 
 @pytest.fixture
 def by_hand(tmp_path):
-    """A data set without a builder: files by tf.io, and what TFDS wants to know of them."""
+    """A data set without a builder: files written by tf.io, and the metadata TFDS needs."""
     import tensorflow as tf
 
     features = tfds.features.FeaturesDict(
@@ -65,7 +66,7 @@ def read(data_dir, split='train', **options):
     return open_split(source, split, PREPROCESSING, **options)
 
 
-def test_a_data_set_made_by_hand_is_read(by_hand):
+def test_data_set_without_a_builder_is_read(by_hand):
     source = open_source('tfds:mine', str(by_hand))
     assert source.class_names == ['even', 'odd'] and source.channels == 3
     for split in SHARDS:
@@ -96,7 +97,7 @@ assert 'tensorflow' not in sys.modules
     processes.run('-c', program)
 
 
-def test_what_is_too_large_for_memory_has_to_be_prepared_and_streams_then(by_hand, capsys):
+def test_data_set_too_large_for_memory_streams_once_prepared(by_hand, capsys):
     with pytest.raises(InputError, match='python -m vit_jax prepare tfds:mine converts it once'):
         read(by_hand, memory_gib=0.0)
     assert main(['prepare', 'tfds:mine', '--data-dir', str(by_hand)]) == 0
@@ -109,12 +110,12 @@ def test_what_is_too_large_for_memory_has_to_be_prepared_and_streams_then(by_han
     np.testing.assert_array_equal(batch['image'], pictures('train'))
     for split in SHARDS:
         np.testing.assert_array_equal(read(by_hand, split).images, pictures(split))
-    # TFDS itself still reads what was there.
+    # TFDS itself still reads the original files.
     builder = tfds.builder('mine', data_dir=str(by_hand))
     assert len(list(builder.as_dataset(split='train'))) == 15
 
 
-def test_an_interrupted_conversion_goes_on(by_hand, monkeypatch):
+def test_interrupted_conversion_resumes(by_hand, monkeypatch):
     written = []
 
     class Interrupted(tfrecord.ArrayRecordWriter):
@@ -130,7 +131,7 @@ def test_an_interrupted_conversion_goes_on(by_hand, monkeypatch):
     folder = by_hand / 'mine' / '1.0.0'
     done = {path.name: path.stat().st_mtime_ns for path in folder.glob('mine-*array_record*')}
     assert set(done) == {f'mine-train.array_record-0000{i}-of-00004' for i in (0, 1)}
-    with pytest.raises(InputError, match='prepare'):  # nobody takes the half for the whole
+    with pytest.raises(InputError, match='prepare'):  # half a conversion does not count
         read(by_hand, memory_gib=0.0)
     assert main(['prepare', 'tfds:mine', '--data-dir', str(by_hand)]) == 0
     for name, time in done.items():
@@ -150,7 +151,7 @@ def test_conversion_shows_progress(by_hand):
 
 
 @pytest.mark.parametrize('damage', ['cut', 'garbage', 'gone', 'short'])
-def test_damaged_files_are_told(by_hand, damage, capsys):
+def test_damaged_tfrecord_files_are_named(by_hand, damage, capsys):
     path = by_hand / 'mine' / '1.0.0' / 'mine-train.tfrecord-00002-of-00004'
     content = path.read_bytes()
     length = 12 + int.from_bytes(content[:8], 'little') + 4
@@ -168,7 +169,7 @@ def test_damaged_files_are_told(by_hand, damage, capsys):
 
 
 @pytest.mark.parametrize('memory_gib', [0.0, 1.0])
-def test_damaged_array_record_is_told_or_skipped(by_hand, memory_gib):
+def test_damaged_array_record_raises_or_is_skipped(by_hand, memory_gib):
     open_source('tfds:mine', str(by_hand)).prepare()
     path = by_hand / 'mine' / '1.0.0' / 'mine-train.array_record-00003-of-00004'
     content = bytearray(path.read_bytes())
@@ -186,7 +187,7 @@ def test_damaged_array_record_is_told_or_skipped(by_hand, memory_gib):
 
 
 @pytest.mark.parametrize('label', [-1, 2, 10**6])
-def test_a_label_out_of_range_is_told_or_skipped(by_hand, label):
+def test_label_out_of_range_raises_or_is_skipped(by_hand, label):
     import tensorflow as tf
 
     path = str(by_hand / 'mine' / '1.0.0' / 'mine-test.tfrecord-00000-of-00001')
@@ -205,7 +206,7 @@ def test_a_label_out_of_range_is_told_or_skipped(by_hand, label):
 
 
 class ByHand(tfds.core.GeneratorBasedBuilder):
-    """Wants pictures.npy in the folder for what was downloaded by hand."""
+    """Needs pictures.npy in the folder of manual downloads."""
 
     VERSION = tfds.core.Version('1.0.0')
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'Write to the author for pictures.npy.'
@@ -226,7 +227,7 @@ class ByHand(tfds.core.GeneratorBasedBuilder):
             yield i, {'image': picture, 'label': i % 2}
 
 
-def test_prepare_takes_what_was_downloaded_by_hand(tmp_path, capsys):
+def test_prepare_uses_manual_downloads(tmp_path, capsys):
     command = ['prepare', 'tfds:by_hand', '--data-dir', str(tmp_path / 'data')]
     assert main(command) == 2
     error = capsys.readouterr().err
@@ -240,7 +241,7 @@ def test_prepare_takes_what_was_downloaded_by_hand(tmp_path, capsys):
     assert main(command) == 0  # and does not ask again
 
 
-def test_prepare_tells_what_it_cannot_do_or_need_not(tmp_path, capsys):
+def test_prepare_reports_unknown_names_and_needless_calls(tmp_path, capsys):
     assert main(['prepare', 'tfds:mnsit', '--data-dir', str(tmp_path)]) == 2
     assert 'did you mean tfds:mnist' in capsys.readouterr().err
     Image.new('RGB', (4, 4)).save(tmp_path / 'a.png')

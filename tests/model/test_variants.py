@@ -24,7 +24,7 @@ NUM_PARAMETERS = {
 
 
 @pytest.mark.parametrize('name', NUM_PARAMETERS)
-def test_variants_have_their_published_numbers_of_parameters(name):
+def test_variants_have_their_published_parameter_counts(name):
     model = vit_jax.create_model(name)
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -40,9 +40,9 @@ def test_variants_have_their_published_numbers_of_parameters(name):
             dict(pool='gap', class_token=False, posemb='sincos2d', representation_size=384),
             22_122_472,
         ),
-        # DeiT-B's distilled one: a token, its position and a head more.
+        # Distilled DeiT-B: one more token, position and head.
         ('B/16', dict(distilled=True), 86_567_656 + 2 * 768 + 769 * 1000),
-        # A block's attention and feed-forward more, a probe, and a norm.
+        # One more attention and feed-forward, a probe and a norm.
         (
             'B/16',
             dict(pool='map', class_token=False),
@@ -52,14 +52,14 @@ def test_variants_have_their_published_numbers_of_parameters(name):
         ('S/16', dict(layer_scale=1e-5, qk_norm=True), 22_050_664 + 12 * (2 * 384 + 4 * 64)),
     ],
 )
-def test_options_have_their_numbers_of_parameters(name, options, expected):
+def test_options_have_the_expected_parameter_counts(name, options, expected):
     model = vit_jax.create_model(name, **options)
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == expected
 
 
-def test_sincos2d_adds_no_parameters_and_takes_smaller_images():
+def test_sincos2d_follows_its_formula_and_takes_smaller_images():
     """Against the formula of MoCo v3, one feature at a time."""
     from vit_jax.model.layers import sincos2d
 
@@ -89,36 +89,36 @@ def test_sincos2d_adds_no_parameters_and_takes_smaller_images():
         (dict(posemb='rotary'), 'expected posemb out of'),
     ],
 )
-def test_options_that_do_not_fit_together_are_told(options, message):
+def test_invalid_or_incompatible_options_raise(options, message):
     with pytest.raises(InputError, match=message):
         vit_jax.create_model('Ti/16', **options)
 
 
-def test_options_win_over_the_variant():
+def test_options_override_the_variant():
     model = vit_jax.create_model('Ti/16', image_size=(64, 32), num_classes=10, depth=3)
     assert (model.depth, model.image_size, model.num_classes, model.dim) == (3, (64, 32), 10, 192)
 
 
 @pytest.mark.parametrize('name', ['B', 'B/', 'X/16', 'b/16', 'B/16x', 'B/-1', ''])
-def test_unknown_variants_are_told(name):
+def test_unknown_variants_raise(name):
     with pytest.raises(InputError, match="expected a variant such as 'B/16'"):
         vit_jax.create_model(name)
 
 
-def test_wrong_options_are_told():
+def test_wrong_options_raise():
     with pytest.raises(InputError, match=r'expected arguments of ViT, got deep'):
         vit_jax.create_model('B/16', deep=3)
     with pytest.raises(InputError, match='patch_size must divide image_size'):
         vit_jax.create_model('B/16', image_size=100)
 
 
-def test_a_variant_computes_its_published_formulas():
+def test_variant_computes_its_published_formulas():
     """Against a forward pass in float64, written from the papers: qkv bias, tanh GELU, eps 1e-6."""
     model = vit_jax.create_model('Ti/16', image_size=32, num_classes=5, depth=2)
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
     variables = model.init(jax.random.key(0), images)
     rng = np.random.default_rng(1)
-    # Small activations before the first norm, so that its epsilon shows.
+    # Small activations before the first norm, so that its epsilon matters.
     params = jax.tree.map(lambda x: rng.normal(size=x.shape, scale=0.2), variables['params'])
     for name in ('pos_embedding', 'cls_token', 'to_patch_embedding'):
         params[name] = jax.tree.map(lambda x: x * 1e-2, params[name])

@@ -30,7 +30,7 @@ def build(vit_pytorch, arguments, randomise=True):
 
     torch.manual_seed(0)
     theirs = vit_pytorch.ViT(**arguments).eval()
-    if randomise:  # its biases and norms start as constants or small; let every one of them count
+    if randomise:  # biases and norms start constant or small; make each of them matter
         with torch.no_grad():
             for parameter in theirs.parameters():
                 parameter += 0.1 * torch.randn_like(parameter)
@@ -73,7 +73,7 @@ def test_logits_and_gradients_equal_vit_pytorch(vit_pytorch, arguments):
         assert relative_error(gradients[name], expected[name]) < 1e-4, name
 
 
-def test_smaller_input_takes_the_first_position_embeddings_as_in_vit_pytorch(vit_pytorch):
+def test_smaller_input_uses_the_first_position_embeddings_as_in_vit_pytorch(vit_pytorch):
     import torch
 
     theirs, model, variables = build(vit_pytorch, SMALL)
@@ -83,8 +83,8 @@ def test_smaller_input_takes_the_first_position_embeddings_as_in_vit_pytorch(vit
     assert relative_error(model.apply(variables, images), expected) < 1e-5
 
 
-def test_initialisation_has_the_distributions_of_vit_pytorch(vit_pytorch):
-    """Kolmogorov-Smirnov on each parameter; constants have to be equal."""
+def test_initial_parameters_are_distributed_as_in_vit_pytorch(vit_pytorch):
+    """Kolmogorov-Smirnov test of each parameter; constants must be equal."""
     from scipy.stats import ks_2samp
 
     arguments = SMALL | dict(dim=64, mlp_dim=96, depth=4)
@@ -100,7 +100,7 @@ def test_initialisation_has_the_distributions_of_vit_pytorch(vit_pytorch):
             assert ks_2samp(a, b).pvalue > 1e-4, name
 
 
-def test_layers_start_different():
+def test_layers_are_initialised_differently():
     variables = vit_jax.ViT(**SMALL).init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     kernel = variables['params']['transformer']['ff']['fn']['net_0']['kernel']
     assert not np.allclose(kernel[0], kernel[1])
@@ -119,7 +119,7 @@ def test_dropout_acts_only_in_training():
     assert np.abs(trained - other).max() > 0.1
 
 
-def test_bfloat16_computes_close_to_float32_and_keeps_its_parameters():
+def test_bfloat16_is_close_to_float32_with_float32_parameters():
     images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
     half = vit_jax.ViT(**SMALL, dtype='bfloat16')
     variables = half.init(jax.random.key(0), images)
@@ -145,13 +145,13 @@ def test_bfloat16_computes_close_to_float32_and_keeps_its_parameters():
         (dict(attention='cudnn'), "expected dtype='bfloat16'"),
     ],
 )
-def test_wrong_arguments_are_told_at_once(change, message):
+def test_wrong_arguments_raise_at_construction(change, message):
     with pytest.raises(InputError, match=message):
         vit_jax.ViT(**SMALL | change)
 
 
 @pytest.mark.parametrize('shape', [(1, 16, 16, 1), (1, 15, 16, 3), (1, 32, 32, 3)])
-def test_images_that_do_not_fit_are_told(shape):
+def test_images_of_wrong_shape_raise(shape):
     model = vit_jax.ViT(**SMALL)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     with pytest.raises(InputError, match='expected images'):
@@ -159,7 +159,7 @@ def test_images_that_do_not_fit_are_told(shape):
 
 
 @pytest.mark.parametrize('options', [dict(remat='dots'), dict(remat='full'), dict(unroll=3)])
-def test_remat_and_unrolling_compute_the_same(options):
+def test_remat_and_unrolling_give_the_same_gradients(options):
     images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
     variables = vit_jax.ViT(**SMALL).init(jax.random.key(0), images)
     gradients, programs = [], []
@@ -185,7 +185,7 @@ def test_remat_and_unrolling_compute_the_same(options):
         dict(distilled=True, qk_norm=True, layer_scale=0.1),
     ],
 )
-def test_the_model_exports_with_a_symbolic_batch_size(change):
+def test_model_exports_with_a_symbolic_batch_size(change):
     """For three platforms at once, on a machine that has one of them."""
     model = vit_jax.ViT(**SMALL | change)
     variables = random_variables(model)
@@ -202,7 +202,7 @@ def test_the_model_exports_with_a_symbolic_batch_size(change):
 
 
 def test_each_option_is_declared_once():
-    """The modules are handed all extras whole, so a new one needs no second declaration."""
+    """Modules receive all extras as one object, so a new one needs no second declaration."""
     seed = {
         vit.PreNorm: {'dim', 'fn'},
         vit.FeedForward: {'dim', 'hidden_dim', 'dropout'},

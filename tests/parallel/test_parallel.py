@@ -18,7 +18,7 @@ from vit_jax.train.step import Learner
 MODEL = vit_jax.ViT(
     image_size=8, patch_size=4, num_classes=5, dim=16, depth=2, heads=2, mlp_dim=24, dim_head=8
 )
-# The chain of a real run, and plain SGD, whose updates are the gradients themselves.
+# The chain of a real run; and SGD, whose updates are linear in the gradients.
 OPTIMIZERS = {
     'sgd': optax.sgd(0.1, momentum=0.9),
     'a real run': create_optimizer(
@@ -37,7 +37,7 @@ AUGMENT = dict(default.get_config().augment) | {
 }
 NORMALIZE = Preprocessing((8, 8), 3, (0.5,), (0.5,)).normalize
 IMAGES = jnp.zeros((1, 8, 8, 3))
-WAYS = {'jit on 8': ('jit', 8), 'pmap on 8': ('pmap', 8), 'pmap on 1': ('pmap', 1)}
+SETUPS = {'jit on 8': ('jit', 8), 'pmap on 8': ('pmap', 8), 'pmap on 1': ('pmap', 1)}
 
 
 def batches(count, batch_size=16):
@@ -51,7 +51,7 @@ def batches(count, batch_size=16):
 
 
 def run(mode, num_devices, optimizer, num_steps=5, model=MODEL):
-    """Parameters and metrics after some steps with augmentation."""
+    """State and metrics after some training steps with augmentation."""
     parallel = create_parallel(mode, 16, jax.devices()[:num_devices])
     augmented = partial(augment, num_classes=5, axis_name=parallel.axis_name, **AUGMENT)
     learner = Learner(model, NORMALIZE, augmented, optimizer)
@@ -65,24 +65,24 @@ def run(mode, num_devices, optimizer, num_steps=5, model=MODEL):
 
 
 @pytest.mark.parametrize('optimizer', OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_jit_and_pmap_on_any_number_of_devices_train_the_same(optimizer):
+def test_jit_and_pmap_train_the_same_on_any_number_of_devices(optimizer):
     expected, expected_history = run('jit', 1, optimizer)
     assert expected.step == 5
-    for mode, num_devices in WAYS.values():
+    for mode, num_devices in SETUPS.values():
         state, history = run(mode, num_devices, optimizer)
         jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), history, expected_history)
 
 
-def test_dropout_is_the_same_on_any_number_of_jits_devices():
+def test_dropout_under_jit_is_the_same_on_any_number_of_devices():
     model = MODEL.clone(dropout=0.3, emb_dropout=0.3)
     expected, _ = run('jit', 1, OPTIMIZERS['sgd'], model=model)
     state, _ = run('jit', 8, OPTIMIZERS['sgd'], model=model)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected)
 
 
-def test_pmaps_devices_drop_different_features():
-    """With equal examples everywhere, only the masks can make the devices' losses differ."""
+def test_pmap_devices_draw_different_dropout_masks():
+    """All examples are equal, so only the masks can make the devices' losses differ."""
     parallel = create_parallel('pmap', 16, jax.devices())
     model = MODEL.clone(emb_dropout=0.5)
     learner = Learner(model, NORMALIZE, optimizer=OPTIMIZERS['sgd'])
@@ -98,8 +98,8 @@ def test_pmaps_devices_drop_different_features():
     assert len(set(np.asarray(losses).tolist())) == 8
 
 
-@pytest.mark.parametrize('mode, num_devices', [('jit', 1), *WAYS.values()])
-def test_evaluation_sums_over_the_mask(mode, num_devices):
+@pytest.mark.parametrize('mode, num_devices', [('jit', 1), *SETUPS.values()])
+def test_eval_step_sums_over_the_mask(mode, num_devices):
     parallel = create_parallel(mode, 16, jax.devices()[:num_devices])
     learner = Learner(MODEL, NORMALIZE)
     state = learner.init(jax.random.key(0), IMAGES)
@@ -119,7 +119,7 @@ def test_evaluation_sums_over_the_mask(mode, num_devices):
     assert sums['count'] == 6
 
 
-def test_what_cannot_be_split_is_told():
+def test_indivisible_batches_and_unknown_modes_raise():
     with pytest.raises(InputError, match='multiple of the 8 devices, got 12'):
         create_parallel('jit', 12)
     with pytest.raises(InputError, match="'jit' or 'pmap'"):

@@ -1,11 +1,11 @@
 """Google's Vision Transformers in float64: random weights under its names, and logits.
 
-Written from the peer's public source to be compared with, so it shares nothing with `vit_jax`:
+Written from the peer's public source, independent of `vit_jax`:
 google-research/vision_transformer and google-research/big_vision.
 """
 
 import numpy as np
-from references.parts import GELU, layer_norm, patches, prepend
+from references.parts import GELU, attend, layer_norm, patches, prepend
 
 CLASSIC = 'LayerNorm_0', 'MultiHeadDotProductAttention_1', 'LayerNorm_2', 'MlpBlock_3'
 
@@ -34,7 +34,7 @@ def random_google(
     """The arrays of a Google `.npz` by name, with random values.
 
     Names and shapes: vit_jax/models_vit.py of google-research/vision_transformer ('linen', and
-    'classic' from before Flax counted each kind of module apart: its checkpoint.py renumbers them)
+    'classic' from before Flax numbered each kind of module separately, see its checkpoint.py)
     and big_vision/models/vit.py ('big_vision', and 'big_vision_scan' with the blocks stacked).
     `pool` is 'cls', in big_vision also 'gap' or 'map'; `posemb` is 'learn', in big_vision also
     'sincos2d', which stores nothing.
@@ -88,10 +88,10 @@ def random_google(
 
 
 def google_logits(state, images, *, pool, patch, grid):
-    """What Google's models answer in evaluation; without a head, what it would be given.
+    """The logits of Google's models in evaluation; without a head, its input.
 
     Sources: vit_jax/models_vit.py of google-research/vision_transformer, big_vision/models/vit.py.
-    Both leave Flax its defaults, in the MAP head too: LayerNorm's eps is 1e-6, GELU is by tanh.
+    Both keep Flax's defaults, also in the MAP head: LayerNorm's eps is 1e-6, GELU is 'tanh'.
     """
     state = {name: np.asarray(value, np.float64) for name, value in state.items()}
     scanned = 'Transformer/encoderblock/'
@@ -120,17 +120,17 @@ def google_logits(state, images, *, pool, patch, grid):
         x = x + state.get('pos_embedding', _sincos2d(*grid, x.shape[-1]))
         x = prepend([state['cls']] if pool == 'cls' else [], x)
     classic = f'Transformer/encoderblock_0/{CLASSIC[1]}/out/bias' in state
-    norm_1, attend, norm_2, mlp = CLASSIC if classic else LINEN
+    norm_1, heads, norm_2, mlp = CLASSIC if classic else LINEN
     depth = sum(name.startswith('Transformer/') and name.endswith('/out/bias') for name in state)
     for block in (f'Transformer/encoderblock_{i}' for i in range(depth)):
         y = norm(f'{block}/{norm_1}', x)
-        x = x + attention(f'{block}/{attend}', y, y)
+        x = x + attention(f'{block}/{heads}', y, y)
         x = add_mlp(f'{block}/{norm_2}', f'{block}/{mlp}', x)
     x = norm('Transformer/encoder_norm', x)
     if pool == 'map':
-        attend, norm_2, mlp = (f'MAPHead_0/{name}' for name in MAP_HEAD)
+        heads, norm_2, mlp = (f'MAPHead_0/{name}' for name in MAP_HEAD)
         probe = np.repeat(state['MAPHead_0/probe'], len(x), axis=0)
-        x = add_mlp(norm_2, mlp, attention(attend, probe, x))[:, 0]
+        x = add_mlp(norm_2, mlp, attention(heads, probe, x))[:, 0]
     else:
         x = {'cls': x[:, 0], 'gap': x.mean(axis=1)}[pool]
     x = np.tanh(dense('pre_logits', x)) if 'pre_logits/kernel' in state else x
@@ -138,7 +138,7 @@ def google_logits(state, images, *, pool, patch, grid):
 
 
 def _sincos2d(rows, columns, dim):
-    """As big_vision/models/vit.py has it: frequencies from 1 down to 1e-4, both ends included."""
+    """As in big_vision/models/vit.py: frequencies from 1 down to 1e-4, both ends included."""
     frequencies = 10_000.0 ** -np.linspace(0, 1, dim // 4)
     y, x = (np.outer(place.ravel(), frequencies) for place in np.indices((rows, columns)))
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)

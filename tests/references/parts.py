@@ -1,4 +1,4 @@
-"""The parts that the references share, in float64."""
+"""Building blocks shared by the references, in float64."""
 
 import numpy as np
 from scipy.special import erf, softmax

@@ -1,4 +1,4 @@
-"""Pillow's operations by the names of AutoAugment, and pictures to try them on."""
+"""Pillow's operations under AutoAugment's names, and pictures to test them on."""
 
 import functools
 
@@ -50,7 +50,7 @@ def by_pillow(image, name, value):
         'rotate': lambda: image.rotate(value, fillcolor=fill),
         'posterize': lambda: (
             ImageOps.posterize(image, int(value)) if value else image.point(lambda _: 0)
-        ),  # Pillow refuses to keep no bit
+        ),  # Pillow rejects 0 bits
         'solarize': lambda: ImageOps.solarize(image, value),
         'autocontrast': lambda: ImageOps.autocontrast(image),
         'equalize': lambda: ImageOps.equalize(image),

@@ -1,10 +1,10 @@
-"""RandAugment's and TrivialAugment's values as torchvision has them, and AutoAugment's table 7."""
+"""RandAugment's and TrivialAugment's values as in torchvision, and AutoAugment's table 7."""
 
 FACTORS = ('brightness', 'color', 'contrast', 'sharpness')
 
 
-# Of all operations but AutoAugment's invert, as torchvision has them: whether the sign is random,
-# and the value for a strength of 0 to 1, of factors as what it adds to 1.
+# All operations but AutoAugment's invert, as in torchvision: whether the sign is random, and the
+# value for a strength of 0 to 1. For factors it is the difference from 1.
 
 
 def no_value(strength):

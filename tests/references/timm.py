@@ -1,6 +1,6 @@
 """timm's Vision Transformer in float64: random weights under its names, and logits.
 
-Written from the peer's public source to be compared with, so it shares nothing with `vit_jax`:
+Written from the peer's public source, independent of `vit_jax`:
 huggingface/pytorch-image-models.
 """
 
@@ -33,10 +33,10 @@ def random_timm(
     """A state dict of timm's `VisionTransformer`, or of its distilled DeiT, with random values.
 
     Names and shapes: timm/models/vision_transformer.py and deit.py, timm/layers/attention.py,
-    attention_pool.py and layer_scale.py. `layer_scale` is None, 'ls' as timm has it, or 'gamma' as
-    DeiT-3's own files do. `qkv_bias` and `qk_norm` do not reach the attention pooling.
+    attention_pool.py and layer_scale.py. `layer_scale` is None, 'ls' (timm's names) or 'gamma' (the
+    names in DeiT-3's own files). `qkv_bias` and `qk_norm` do not apply to attention pooling.
     """
-    # In deit.py both heads read their own token off the final norm; registers have no place there.
+    # In deit.py each head reads its own token after the final norm, and there are no registers.
     assert not distilled or (class_token, registers, pool, fc_norm) == (True, 0, 'token', False)
     state = {}
 
@@ -91,11 +91,11 @@ def random_timm(
 
 
 def timm_logits(state, images, *, heads, pool, patch, gelu='erf', eps=1e-6):
-    """What timm's `VisionTransformer` answers in evaluation; without a head, what is pooled.
+    """The logits of timm's `VisionTransformer` in evaluation; without a head, its input.
 
     Sources: timm/models/vision_transformer.py and deit.py, timm/layers/attention.py,
-    attention_pool.py and pool1d.py. LayerNorm has eps 1e-6 and GELU is exact ('erf') where a model
-    does not say otherwise. Average and attention pooling leave the prefix tokens out.
+    attention_pool.py and pool1d.py. By default LayerNorm's eps is 1e-6 and GELU is exact ('erf').
+    Average and attention pooling exclude the prefix tokens.
     """
     state = {name: np.asarray(value, np.float64) for name, value in state.items()}
 

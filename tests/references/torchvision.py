@@ -1,4 +1,4 @@
-"""RandomResizedCrop as torchvision has it, with draws of its own."""
+"""torchvision's RandomResizedCrop, drawn by NumPy."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def torchvision_crop(rng, height, width, min_area):
-    """RandomResizedCrop.get_params as torchvision has it, with draws of its own."""
+    """RandomResizedCrop.get_params: top, left, height and width."""
     for _ in range(10):
         area = height * width * rng.uniform(min_area, 1)
         aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -14,10 +14,10 @@ def torchvision_crop(rng, height, width, min_area):
         h = round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             return rng.integers(height - h + 1), rng.integers(width - w + 1), h, w
-    return torchvision_middle(height, width)
+    return torchvision_central_crop(height, width)
 
 
-def torchvision_middle(height, width):
+def torchvision_central_crop(height, width):
     if width / height < 3 / 4:
         w, h = width, round(width / (3 / 4))
     elif width / height > 4 / 3:
@@ -27,6 +27,6 @@ def torchvision_middle(height, width):
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def is_middle(h, w, height, width):
-    """Of the size that is taken where no attempt fits, and hardly ever by one that does."""
-    return ((h, w) == np.array(torchvision_middle(height, width)[2:])[:, None]).all(axis=0)
+def is_central_crop(h, w, height, width):
+    """Which boxes have the size of the fallback; an attempt that fits hardly ever has it."""
+    return ((h, w) == np.array(torchvision_central_crop(height, width)[2:])[:, None]).all(axis=0)

@@ -19,7 +19,7 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path):
         assert checkpoints.restore_params(3, like.params)['a'].tolist() == [3.0] * 3
 
 
-def test_a_checkpoint_that_was_not_evaluated_is_never_the_best(tmp_path):
+def test_checkpoint_without_evaluation_is_never_the_best(tmp_path):
     state = TrainState(np.int32(0), {'a': np.zeros(3)}, ())
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state, metrics=None)

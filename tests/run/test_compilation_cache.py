@@ -2,7 +2,7 @@ import json
 
 import processes
 
-# train.py, then how often jax asked the cache.
+# Runs train.py, then prints how often each of jax's events occurred.
 SCRIPT = """
 import collections, json, runpy, sys
 from jax import monitoring
@@ -18,7 +18,7 @@ print(json.dumps(events))
 
 
 def start(folder, data_dir, number, monkeypatch):
-    """A run of two steps; returns hits and misses of the cache."""
+    """Trains two steps; returns the hits and misses of the cache."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(folder / 'cache'))
     monkeypatch.setenv('JAX_ENABLE_COMPILATION_CACHE', 'true')
     command = ['-c', SCRIPT, '--config=configs/digits.py']
@@ -30,7 +30,7 @@ def start(folder, data_dir, number, monkeypatch):
     return [events.get(f'/jax/compilation_cache/cache_{what}', 0) for what in ('hits', 'misses')]
 
 
-def test_a_second_start_compiles_nothing(tmp_path, data_dir, monkeypatch):
+def test_second_start_compiles_nothing(tmp_path, data_dir, monkeypatch):
     hits, misses = start(tmp_path, data_dir, 1, monkeypatch)
     assert misses > 5
     assert any((tmp_path / 'cache/vit_jax').iterdir())

@@ -19,7 +19,7 @@ def test_workdir_of_another_model_is_refused_and_left_alone(digits_config, tmp_p
     digits_config.model.dim = 24
     digits_config.data.mean = (0.4,)
     digits_config.optim.name = 'sgd'
-    digits_config.model.dropout = 0.1  # which may change
+    digits_config.model.dropout = 0.1  # may change
     message = (
         r'run \(data.mean: .*; model.dim: 16 there, 24 here; optim.name: .* here\); choose another'
     )
@@ -28,7 +28,7 @@ def test_workdir_of_another_model_is_refused_and_left_alone(digits_config, tmp_p
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
 
 
-def test_other_changes_are_allowed_and_told(digits_config, tmp_path, capsys):
+def test_other_changes_are_allowed_and_reported(digits_config, tmp_path, capsys):
     train(digits_config, str(tmp_path))
     digits_config.num_steps = 8
     digits_config.optim.learning_rate = 1e-4
@@ -38,8 +38,8 @@ def test_other_changes_are_allowed_and_told(digits_config, tmp_path, capsys):
     assert 'optim.learning_rate: 0.001 there, 0.0001 here' in printed
 
 
-def test_memory_may_change_where_a_stream_is_the_same(photographs, tmp_path, capsys):
-    """Half of a run streamed and half from memory is the run; not with crops of the originals."""
+def test_memory_gib_may_change_if_streaming_is_identical(photographs, tmp_path, capsys):
+    """A run half streamed and half from memory equals a streamed one; host-side crops forbid it."""
     config = small_config(photographs, **{'augment.random_resized_crop': 0.0, 'num_steps': 4})
     config.eval_every_steps, config.checkpoint_every_steps = 0, 2
     train(config, str(tmp_path / 'whole'))
@@ -63,8 +63,8 @@ def test_memory_may_change_where_a_stream_is_the_same(photographs, tmp_path, cap
         train(config, str(tmp_path / 'both'))
 
 
-def test_other_numbers_of_examples_are_told(photographs, tmp_path, capsys):
-    """They come in another order."""
+def test_changed_numbers_of_examples_are_reported(photographs, tmp_path, capsys):
+    """The order of examples changes with their number."""
     shutil.copytree(photographs, tmp_path / 'data')
     config = small_config(tmp_path / 'data', num_steps=3)
     train(config, str(tmp_path / 'run'))
@@ -76,7 +76,7 @@ def test_other_numbers_of_examples_are_told(photographs, tmp_path, capsys):
     assert 'test has' not in printed
 
 
-def test_a_run_from_before_an_option_was_there_goes_on(digits_config, tmp_path, capsys):
+def test_run_older_than_an_option_resumes(digits_config, tmp_path, capsys):
     train(digits_config, str(tmp_path))
     config = json.loads((tmp_path / 'config.json').read_text())
     del config['data']['crop_fraction'], config['data']['repeats']
@@ -86,7 +86,7 @@ def test_a_run_from_before_an_option_was_there_goes_on(digits_config, tmp_path, 
     assert 'data.repeats: None there, 1 here' in capsys.readouterr().out
 
 
-def test_options_are_compared_as_they_were_resolved(digits_config, tmp_path, capsys):
+def test_resolved_options_are_compared(digits_config, tmp_path, capsys):
     """Spelling out a default, or a variant's sizes, does not make another run."""
     digits_config.model.update(dim=192, depth=12, heads=3, mlp_dim=768, dim_head=64)
     digits_config.model.update(qkv_bias=True, norm_eps=1e-6, gelu='tanh')
@@ -102,7 +102,7 @@ def test_options_are_compared_as_they_were_resolved(digits_config, tmp_path, cap
         train(digits_config, str(tmp_path))
 
 
-def test_finished_run_keeps_the_config_that_it_was_trained_with(digits_config, tmp_path):
+def test_finished_run_keeps_its_config(digits_config, tmp_path):
     train(digits_config, str(tmp_path))
     before = (tmp_path / 'config.json').read_bytes()
     digits_config.optim.learning_rate = 1.0
@@ -110,7 +110,7 @@ def test_finished_run_keeps_the_config_that_it_was_trained_with(digits_config, t
     assert (tmp_path / 'config.json').read_bytes() == before
 
 
-def test_two_processes_do_not_share_a_run_directory(digits_config, tmp_path):
+def test_run_directory_in_use_is_refused(digits_config, tmp_path):
     with (
         open_run_directory(str(tmp_path), digits_config),
         pytest.raises(InputError, match='in use by another process'),
@@ -119,7 +119,7 @@ def test_two_processes_do_not_share_a_run_directory(digits_config, tmp_path):
     train(digits_config, str(tmp_path))
 
 
-def test_how_it_was_computed_is_not_kept_with_a_run(digits_config, tmp_path):
+def test_execution_options_are_not_stored_with_a_run(digits_config, tmp_path):
     digits_config.model.remat = 'full'
     train(digits_config, str(tmp_path))
     description = json.loads((tmp_path / 'description.json').read_text())

@@ -5,7 +5,7 @@ from vit_jax.run.metrics import Reporter, read_metrics
 from vit_jax.train.trainer import train
 
 
-def test_tensorboard_shows_what_metrics_jsonl_does(digits_config, tmp_path):
+def test_tensorboard_equals_metrics_jsonl(digits_config, tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
     train(digits_config, str(tmp_path))
@@ -26,19 +26,19 @@ def test_tensorboard_shows_what_metrics_jsonl_does(digits_config, tmp_path):
 
 
 def test_metrics_are_fetched_one_step_late(tmp_path):
-    """So the device already runs the next step while the host waits for the last one's."""
-    running = {'loss': np.zeros(()), 'accuracy': np.zeros(())}  # stands for arrays still computed
+    """So the device runs the next step while the host waits for the last one's metrics."""
+    running = {'loss': np.zeros(()), 'accuracy': np.zeros(())}  # stand-ins for arrays in flight
     options = dict(num_steps=2, batch_size=8, log_every_steps=1, learning_rate=lambda step: 0.1)
     with Reporter(tmp_path, first_step=0, **options) as report:
         report.train(1, running)
-        running['loss'][...] = 3.0  # the device is done only now
+        running['loss'][...] = 3.0  # only now is the device done
         report.train(2, {'loss': np.array(2.0), 'accuracy': np.zeros(())})
         assert [(line['step'], line['loss']) for line in report.lines] == [(1, 3.0)]
         report.flush()
         assert [(line['step'], line['loss']) for line in report.lines] == [(1, 3.0), (2, 2.0)]
 
 
-def test_time_spent_on_evaluations_does_not_count_as_training(tmp_path, monkeypatch):
+def test_evaluation_time_does_not_count_as_training(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr('time.perf_counter', lambda: now[0])
     options = dict(num_steps=4, batch_size=8, log_every_steps=0, learning_rate=lambda step: 0.1)

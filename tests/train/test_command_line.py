@@ -1,4 +1,4 @@
-"""train.py as a user runs it: wrong input ends in one line and exit status 2."""
+"""train.py as a user runs it: wrong input gives one line of error and exit status 2."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from processes import train_py
 import vit_jax
 from vit_jax.run.metrics import read_metrics
 
-pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # ml_collections'
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # from ml_collections
 
 TINY = ['--config.num_steps=4', '--config.optim.warmup_steps=1', '--config.model.depth=1']
 
@@ -51,7 +51,7 @@ def flags(data_dir, tmp_path):
         (['--config.augment.color_jitter=(0,0,0,"a")'], 'expected (brightness, contrast'),
     ],
 )
-def test_wrong_input_ends_in_one_line_and_status_2(wrong, message, flags, tmp_path, capsys):
+def test_wrong_input_exits_with_one_line_and_status_2(wrong, message, flags, tmp_path, capsys):
     assert train_py(*flags, *wrong) == 2
     output, errors = capsys.readouterr()
     assert message in errors and errors.count('\n') == 1
@@ -59,8 +59,8 @@ def test_wrong_input_ends_in_one_line_and_status_2(wrong, message, flags, tmp_pa
     assert not list(tmp_path.glob('checkpoints/*'))
 
 
-def test_wrong_input_ends_in_one_line_as_a_process_too(flags):
-    """With all that jax, TFDS and absl may print."""
+def test_wrong_input_exits_with_one_line_as_a_process_too(flags):
+    """Whatever jax, TFDS and absl print counts too."""
     output, errors = processes.run('train.py', *flags, '--config.batch_size=0', status=2)
     assert output == '' and errors.count('\n') == 1
     assert errors.startswith('train.py: batch_size: expected a number in [1, inf), got 0')
@@ -74,14 +74,14 @@ def test_workdir_of_another_model_names_the_difference(flags, capsys):
     assert 'already holds a different run (model.heads: 4 there, 2 here)' in errors
 
 
-def test_a_loss_that_is_not_finite_ends_in_one_line_and_status_1(flags, capsys):
+def test_non_finite_loss_exits_with_one_line_and_status_1(flags, capsys):
     assert train_py(*flags, *TINY, '--config.optim.learning_rate=1e38') == 1
     errors = capsys.readouterr().err
     assert errors.count('\n') == 1
     assert errors.startswith('train.py: step ') and 'was not saved' in errors
 
 
-def test_a_config_of_ones_own_in_another_folder(data_dir, tmp_path):
+def test_config_in_another_folder_trains(data_dir, tmp_path):
     """The run directory is named after it."""
     program = tmp_path / 'mine.py'
     program.write_text(
@@ -101,7 +101,7 @@ def test_a_config_of_ones_own_in_another_folder(data_dir, tmp_path):
     assert read_metrics(tmp_path / 'runs' / 'mine' / 'metrics.jsonl')[-1]['step'] == 4
 
 
-def test_an_unknown_option_in_a_config_of_ones_own_names_the_nearest(tmp_path, capsys):
+def test_unknown_option_in_a_users_config_names_the_nearest(tmp_path, capsys):
     path = tmp_path / 'mine.py'
     path.write_text(
         'import vit_jax\n'
@@ -115,7 +115,7 @@ def test_an_unknown_option_in_a_config_of_ones_own_names_the_nearest(tmp_path, c
     assert 'Did you mean "num_steps"' in errors and errors.count('\n') == 1
 
 
-def test_a_terminal_gets_a_bar_with_loss_speed_and_time_left(flags):
+def test_terminal_shows_a_bar_with_loss_speed_and_time_left(flags):
     terminal, other_end = pty.openpty()
     fcntl.ioctl(other_end, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 100, 0, 0))
     process = processes.start(
@@ -137,15 +137,15 @@ def test_a_terminal_gets_a_bar_with_loss_speed_and_time_left(flags):
     assert 'loss ' in shown and 'images/s' in shown and ' left' in shown and '60/60' in shown
 
 
-def test_help_explains(capsys):
+def test_help_shows_an_example_and_the_flags(capsys):
     assert train_py('--help') == 0
     output = capsys.readouterr().out
     assert 'python train.py --config=configs/digits.py' in output
     assert '--workdir' in output
 
 
-def test_the_recipe_for_photographs_trains(photographs, tmp_path, capsys):
-    """S/16 on crops of the original pictures; here smaller and shorter."""
+def test_photographs_config_trains(photographs, tmp_path, capsys):
+    """S/16 on crops of the original pictures; smaller and shorter here."""
     small = ['model.depth=1', 'data.image_size=32', 'batch_size=8', 'num_steps=2']
     status = train_py(
         '--config=configs/photographs.py',

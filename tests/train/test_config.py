@@ -8,7 +8,7 @@ from vit_jax.train.config import RANGES
 from vit_jax.train.trainer import train
 
 
-def test_steps_win_over_epochs(digits_config):
+def test_num_steps_overrides_num_epochs(digits_config):
     assert count_steps(digits_config, 1437) == 6
     digits_config.num_steps = None
     digits_config.num_epochs = 2.5
@@ -19,7 +19,7 @@ def test_steps_win_over_epochs(digits_config):
 
 
 @pytest.mark.parametrize('name', RANGES)
-def test_numbers_out_of_range_raise_before_anything_is_built(digits_config, tmp_path, name):
+def test_numbers_out_of_range_raise_before_anything_is_written(digits_config, tmp_path, name):
     low, high = map(float, RANGES[name][1:-1].split(', '))
     if RANGES[name].endswith(']'):
         high = np.nextafter(high, np.inf)
@@ -39,7 +39,7 @@ def start_model(config):
     return find_start(config, list('0123456789'), 3).model
 
 
-def test_what_a_config_sets_wins_over_its_variant():
+def test_set_options_override_the_variant():
     config = vit_jax.default_config()
     config.model.variant, config.model.depth, config.model.pool = 'S/16', 6, 'gap'
     config.model.gelu = 'erf'
@@ -48,7 +48,7 @@ def test_what_a_config_sets_wins_over_its_variant():
     assert (model.depth, model.pool, model.gelu, model.qkv_bias) == (6, 'gap', 'erf', True)
 
 
-def test_an_unset_option_is_the_models_default():
+def test_unset_options_take_the_models_defaults():
     """So a config without a variant is the seed's model, with sizes for small images."""
     config = vit_jax.default_config()
     assert all(value is None for value in config.model.values())

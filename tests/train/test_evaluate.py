@@ -10,7 +10,8 @@ from vit_jax.train.step import Learner
 
 
 @pytest.mark.parametrize('mode, num_devices', [('jit', 1), ('jit', 8), ('pmap', 8)])
-@pytest.mark.parametrize('batch_size', [8, 40, 64, 400])  # 40 divides 360, 64 does not, 400 is more
+# 40 divides 360, 64 does not, 400 exceeds it.
+@pytest.mark.parametrize('batch_size', [8, 40, 64, 400])
 def test_evaluation_counts_each_example_once(data_dir, mode, num_devices, batch_size):
     from vit_jax.data.preprocess import Preprocessing
 

@@ -63,7 +63,7 @@ def metrics(run):
     return [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
 
 
-def test_a_finetuned_run_is_a_run_like_any_other(
+def test_finetuned_run_works_with_every_command(
     pretrained, finetune_config, pictures, tmp_path, capsys
 ):
     finetune_config.init.weights = str(pretrained)
@@ -90,7 +90,7 @@ def test_a_finetuned_run_is_a_run_like_any_other(
     assert evaluated['loss'] == pytest.approx(last['loss'], rel=1e-6)
     assert main(['summary', str(run)]) == 0
     assert 'classes: apple, brick, cloud' in capsys.readouterr().out
-    # It may be where the next one starts, for its own classes, or in another format.
+    # Converted to another format, it keeps its class names and its predictions.
     assert main(['convert', str(run), str(tmp_path / 'x.safetensors'), '--to', 'seed']) == 0
     weights = read_weights(tmp_path / 'x.safetensors')
     assert weights.description['class_names'] == ['apple', 'brick', 'cloud']
@@ -98,7 +98,7 @@ def test_a_finetuned_run_is_a_run_like_any_other(
     np.testing.assert_array_equal(ours([picture]), theirs([picture]))
 
 
-def test_a_finetuning_that_was_cut_off_goes_on_without_its_weights(
+def test_interrupted_finetuning_resumes_without_its_weights(
     pretrained, finetune_config, tmp_path, monkeypatch
 ):
     weights = tmp_path / 'weights'
@@ -125,7 +125,7 @@ def test_a_finetuning_that_was_cut_off_goes_on_without_its_weights(
 
 
 @pytest.mark.parametrize('name', ['sgd', 'adamw'])
-def test_frozen_parameters_stay_and_the_others_learn(name, pretrained, finetune_config, tmp_path):
+def test_frozen_parameters_stay_and_the_others_change(name, pretrained, finetune_config, tmp_path):
     finetune_config.init.weights = str(pretrained)
     finetune_config.optim.name = name
     finetune_config.optim.weight_decay = 0.1
@@ -148,9 +148,7 @@ def test_frozen_parameters_stay_and_the_others_learn(name, pretrained, finetune_
             assert changed.any(), key
 
 
-def test_other_resolutions_and_patches_from_a_run_directory(
-    pretrained, finetune_config, tmp_path, capsys
-):
+def test_finetuning_resizes_positions_and_patches(pretrained, finetune_config, tmp_path, capsys):
     finetune_config.init.weights = str(pretrained)
     finetune_config.data.image_size = (16, 24)
     finetune_config.model.patch_size = 4
@@ -163,7 +161,7 @@ def test_other_resolutions_and_patches_from_a_run_directory(
     assert description['preprocessing']['image_size'] == (16, 24)
 
 
-def test_finetuning_from_a_foreign_file_wants_what_it_does_not_tell(finetune_config, tmp_path):
+def test_finetuning_from_a_foreign_file_asks_for_what_it_lacks(finetune_config, tmp_path):
     save_file(random_timm(np.random.default_rng(0)), tmp_path / 'timm.safetensors')
     finetune_config.init.weights = str(tmp_path / 'timm.safetensors')
     with pytest.raises(InputError, match='init.weights: .*expected heads= dividing 32'):
@@ -178,12 +176,12 @@ def test_finetuning_from_a_foreign_file_wants_what_it_does_not_tell(finetune_con
     assert description['preprocessing']['channels'] == 3
 
 
-def test_finetuning_without_weights_is_told(finetune_config, tmp_path):
+def test_finetuning_without_weights_raises(finetune_config, tmp_path):
     with pytest.raises(InputError, match='init.weights: expected a run directory or a weight file'):
         train(finetune_config, str(tmp_path / 'run'))
 
 
-def test_the_head_is_kept_only_for_the_same_classes(
+def test_head_is_kept_only_for_the_same_classes(
     pretrained, finetune_config, digits_config, tmp_path
 ):
     finetune_config.init.weights = str(pretrained)
@@ -204,7 +202,7 @@ def test_the_head_is_kept_only_for_the_same_classes(
     assert last['loss'] == pytest.approx(before['loss'], rel=1e-5)
 
 
-def test_names_of_classes_count_and_not_their_number(
+def test_classes_are_compared_by_name_not_by_number(
     pretrained, finetune_config, pictures, tmp_path
 ):
     finetune_config.init.weights = str(pretrained)
@@ -221,7 +219,7 @@ def test_names_of_classes_count_and_not_their_number(
     assert main(['evaluate', str(tmp_path / 'first'), '--data', f'folder:{renamed}']) == 2
 
 
-def test_another_freezing_is_another_run(pretrained, finetune_config, tmp_path):
+def test_run_with_other_frozen_parameters_is_refused(pretrained, finetune_config, tmp_path):
     finetune_config.init.weights = str(pretrained)
     train(finetune_config, str(tmp_path / 'run'))
     finetune_config.optim.freeze = ('transformer/*',)
@@ -229,7 +227,7 @@ def test_another_freezing_is_another_run(pretrained, finetune_config, tmp_path):
         train(finetune_config, str(tmp_path / 'run'))
 
 
-def test_a_damaged_run_directory_is_told(pretrained, tmp_path, capsys):
+def test_damaged_run_directories_exit_with_one_line_and_status_2(pretrained, tmp_path, capsys):
     for number, (name, content) in enumerate(
         [
             ('config.json', '[]'),
@@ -246,7 +244,7 @@ def test_a_damaged_run_directory_is_told(pretrained, tmp_path, capsys):
         assert str(run) in (error := capsys.readouterr().err) and error.count('\n') == 1
 
 
-def test_weight_files_are_evaluated_and_predict(pictures, tmp_path, capsys):
+def test_evaluate_and_predict_accept_weight_files(pictures, tmp_path, capsys):
     save_file(random_timm(np.random.default_rng(0), num_classes=3), tmp_path / 'a.safetensors')
     command = [str(tmp_path / 'a.safetensors'), '--heads', '2']
     normalisation = ['--mean', '0.5', '--std', '0.5']

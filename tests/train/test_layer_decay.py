@@ -23,7 +23,7 @@ def shapes():
     return jax.eval_shape(MODEL.init, jax.random.key(0), images)['params']
 
 
-def test_layers_learn_the_slower_the_deeper_they_lie():
+def test_learning_rates_decay_towards_the_input():
     factors = flatten_dict(learning_rate_factors(shapes(), 0.5, ()), sep='/')
     for name, leaf in flatten_dict(shapes(), sep='/').items():
         factor = np.broadcast_to(factors[name], leaf.shape)
@@ -34,14 +34,14 @@ def test_layers_learn_the_slower_the_deeper_they_lie():
             assert (factor == (1.0 if name.startswith('mlp_head/') else 1 / 16)).all(), name
 
 
-def test_a_pattern_that_matches_nothing_raises():
+def test_pattern_that_matches_nothing_raises():
     with pytest.raises(InputError, match="nothing matches 'transformer/3/"):
         learning_rate_factors(shapes(), 1.0, ('transformer/2/*', 'transformer/3/*'))
 
 
 @pytest.mark.parametrize('decay', [1.0, 0.5])
-def test_updates_are_the_optimizers_times_the_factors(decay):
-    """Those of frozen parameters are 0, and only the others count for clipping."""
+def test_updates_are_scaled_by_the_factors(decay):
+    """Updates of frozen parameters are 0; only the others count for clipping."""
     params = MODEL.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))['params']
     rng = np.random.default_rng(0)
     freeze = ('cls_token', 'transformer/1/ff/*')
@@ -67,8 +67,8 @@ def test_updates_are_the_optimizers_times_the_factors(decay):
     assert 2 * weights <= moments <= 2 * weights + 10  # two moments, and counters
 
 
-def test_a_frozen_trunk_has_no_backward_pass():
-    """Training the head alone takes hardly more operations than the forward pass."""
+def test_frozen_trunk_has_no_backward_pass():
+    """Training the head alone takes hardly more operations than a forward pass."""
     factors = learning_rate_factors(shapes(), 1.0, ('t*', 'pos*', 'cls*'))
     batch = {
         'image': jnp.zeros((4, 8, 8, 3)),
@@ -90,5 +90,5 @@ def test_a_frozen_trunk_has_no_backward_pass():
         return lowered.compile().cost_analysis()['flops']
 
     everything = learning_rate_factors(shapes(), 1.0, ())
-    # The scan's body is counted once each way, so the whole step counts about three times as much.
+    # XLA counts the scan's body once per pass, so the full step counts about three times as much.
     assert flops(factors) < 0.5 * flops(everything)

@@ -42,8 +42,8 @@ def test_only_kernels_decay():
 
 
 @pytest.mark.parametrize('name', ['adamw', 'sgd'])
-def test_updates_equal_torchs(name):
-    """AdamW and SGD with momentum, clipped, five steps, the kernel decaying and the bias not."""
+def test_updates_equal_torch(name):
+    """AdamW, and SGD with momentum: five clipped steps with weight decay on the kernel only."""
     peer('torch')
     import torch
 
@@ -75,7 +75,7 @@ def test_updates_equal_torchs(name):
         np.testing.assert_allclose(params[key], theirs[key].detach().numpy(), atol=1e-5)
 
 
-def test_unknown_names_and_too_long_warm_ups_raise():
+def test_unknown_optimizers_and_too_long_warm_ups_raise():
     with pytest.raises(InputError, match='expected one of adamw, sgd'):
         create_optimizer('adam', optax.constant_schedule(0.1), **OPTIONS)
     with pytest.raises(InputError, match='warmup_steps'):

@@ -42,8 +42,8 @@ def newest_checkpoint(workdir):
     return max((int(step) for step in steps if step.isdecimal()), default=0)
 
 
-def test_killed_run_goes_on_to_bit_identical_parameters(tmp_path, data_dir):
-    """Real processes, killed with SIGKILL at random moments until one comes through."""
+def test_killed_run_resumes_to_bit_identical_parameters(tmp_path, data_dir):
+    """Real processes, killed with SIGKILL at random moments, up to three times."""
     whole = start(tmp_path / 'whole', data_dir)
     output = whole.communicate()[0]
     assert whole.returncode == 0, output
@@ -105,7 +105,7 @@ assert 'tensorflow' not in sys.modules
     assert read_metrics(tmp_path / 'run' / 'metrics.jsonl')[-1]['step'] == 8
 
 
-def test_finished_run_says_so_and_trains_no_more(digits_config, tmp_path, capsys):
+def test_finished_run_is_reported_and_not_trained_further(digits_config, tmp_path, capsys):
     first = train(digits_config, str(tmp_path))
     before = (tmp_path / 'metrics.jsonl').read_text()
     capsys.readouterr()
@@ -117,7 +117,7 @@ def test_finished_run_says_so_and_trains_no_more(digits_config, tmp_path, capsys
     assert again['accuracy'] == first['accuracy'] and again['step'] == 6
 
 
-def test_resuming_drops_lines_of_steps_that_were_not_saved(digits_config, tmp_path, capsys):
+def test_resuming_drops_metrics_of_unsaved_steps(digits_config, tmp_path, capsys):
     train(digits_config, str(tmp_path))
     with (tmp_path / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 7, "split": "train", "loss": 1.0, "accuracy": 0.5}\n{"step": 8, "spl')
@@ -128,8 +128,8 @@ def test_resuming_drops_lines_of_steps_that_were_not_saved(digits_config, tmp_pa
     assert '6 of 8 steps are done' in capsys.readouterr().out
 
 
-def test_interrupted_run_goes_on_in_the_other_mode(digits_config, tmp_path, monkeypatch, capsys):
-    """Half of it under jit, half under pmap, is what jit does alone."""
+def test_interrupted_run_resumes_in_the_other_mode(digits_config, tmp_path, monkeypatch, capsys):
+    """Half under jit and half under pmap equals all under jit."""
     digits_config.optim.name = 'sgd'
     digits_config.optim.learning_rate = 0.1
     train(digits_config, str(tmp_path / 'whole'))

@@ -12,8 +12,8 @@ from vit_jax.train.step import Learner
 ARGUMENTS = dict(image_size=8, patch_size=4, num_classes=5, dim=16, depth=2, heads=2, mlp_dim=24)
 
 
-def test_training_equals_pytorchs(vit_pytorch):
-    """Ten steps of clipped SGD with momentum, warm-up and label smoothing, against torch's own."""
+def test_training_equals_pytorch(vit_pytorch):
+    """Ten steps of clipped SGD with momentum, warm-up and label smoothing, against torch's."""
     import torch
 
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from vit_jax.train.trainer import train
 from vit_jax.weights.run import load_run
 
 
-def test_run_directory_is_whole(digits_config, tmp_path, capsys):
+def test_run_directory_is_complete(digits_config, tmp_path, capsys):
     result = train(digits_config, str(tmp_path))
     lines = read_metrics(tmp_path / 'metrics.jsonl')
     assert [(line['step'], line['split']) for line in lines] == [
@@ -42,8 +42,8 @@ def test_run_directory_is_whole(digits_config, tmp_path, capsys):
     assert len(printed) == 6 and printed[-1].startswith('step 6/6  test')
 
 
-def test_not_a_number_stops_the_run_with_the_step_named(digits_config, tmp_path):
-    """The learning rate rises until the step that is too far; what was saved before it is sound."""
+def test_non_finite_loss_stops_the_run_and_names_the_step(digits_config, tmp_path):
+    """The learning rate rises until training diverges; checkpoints saved before are finite."""
     digits_config.optim.name = 'sgd'
     digits_config.optim.learning_rate = 1e4
     digits_config.optim.clip_norm = 0.0
@@ -63,8 +63,8 @@ def test_not_a_number_stops_the_run_with_the_step_named(digits_config, tmp_path)
         train(digits_config, str(tmp_path))
 
 
-def test_parameters_that_became_not_a_number_are_not_saved(digits_config, tmp_path):
-    """Loss and gradient of the last step are fine; only its update is not."""
+def test_non_finite_parameters_are_not_saved(digits_config, tmp_path):
+    """The last step's loss and gradient are finite; only its update is not."""
     digits_config.optim.name = 'sgd'
     digits_config.optim.learning_rate = 1e38
     digits_config.optim.warmup_steps = 1
@@ -75,7 +75,7 @@ def test_parameters_that_became_not_a_number_are_not_saved(digits_config, tmp_pa
     assert not list((tmp_path / 'checkpoints').iterdir())
 
 
-def test_attention_that_the_device_lacks_is_told(digits_config, tmp_path):
+def test_unsupported_attention_raises(digits_config, tmp_path):
     digits_config.model.dtype = 'bfloat16'
     digits_config.model.attention = 'cudnn'
     with pytest.raises(InputError, match="attention='cudnn': .* Choose 'xla'"):

@@ -12,13 +12,13 @@ from vit_jax.train import build
 from vit_jax.train.trainer import train
 from vit_jax.use.preview import CELL, LINE, MARGIN, contact_sheet, describe_target, preview
 
-pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # ml_collections'
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # from ml_collections
 
 MIXED = {'augment.mixup_alpha': 0.8, 'augment.cutmix_alpha': 1.0, 'augment.policy': 'randaugment'}
 
 
-def test_the_sheet_has_what_goes_into_the_step(digits_config, monkeypatch):
-    """The images and targets that train_step hands to the model, spied upon in a real step."""
+def test_sheet_shows_what_a_training_step_gets(digits_config, monkeypatch):
+    """The augmented images and targets, recorded during a real step."""
     digits_config.update_from_flattened_dict(MIXED)
     digits_config.augment.label_smoothing = 0.0
     digits_config.num_steps, digits_config.optim.warmup_steps = 2, 1
@@ -53,7 +53,7 @@ def test_the_sheet_has_what_goes_into_the_step(digits_config, monkeypatch):
     assert title == 'tfds:digits, train: step 2, 8 of 8 images'
 
 
-def test_pictures_and_texts_are_where_they_belong():
+def test_pictures_and_captions_are_in_their_places():
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * 40 + np.zeros((8, 12, 3), np.uint8)
     targets = np.eye(6, 3, dtype=np.float32)
     sheet = np.asarray(contact_sheet(images, targets, ['a', 'b', 'c'], 4, 'title'))
@@ -65,17 +65,17 @@ def test_pictures_and_texts_are_where_they_belong():
         picture = sheet[top : top + 8 * scale, left : left + 12 * scale]
         assert (picture == 40 * i).all()
         text = sheet[top + 8 * scale : top + 8 * scale + LINE, left : left + 12 * scale]
-        assert (text < 128).any() == (i < 3)  # the others have no class
+        assert (text < 128).any() == (i < 3)  # only the first three have a class
 
 
-def test_targets_in_words():
+def test_targets_are_described_by_class_names():
     names = ['ape', 'yak', 'zebra']
     assert describe_target(np.float32([0, 1, 0]), names) == ['yak']
     assert describe_target(np.float32([0.3, 0, 0.7]), names) == ['70% zebra', '30% ape']
     assert describe_target(np.float32([0.001, 0, 0.999]), names) == ['zebra']
 
 
-def test_the_command_writes_a_picture(data_dir, tmp_path):
+def test_command_writes_a_picture(data_dir, tmp_path):
     command = ['-m', 'vit_jax', 'preview', 'configs/digits.py', '-o', tmp_path / 'sheet.png']
     flags = [f'--config.data.dir={data_dir}', '--config.augment.policy=trivialaugment']
     assert processes.run(*command, *flags, '--rows', '2') == ('', '')
@@ -98,7 +98,9 @@ def test_the_command_writes_a_picture(data_dir, tmp_path):
         (['configs/finetune.py'], 'init.weights: expected a run directory'),
     ],
 )
-def test_wrong_previews_end_in_one_line(arguments, message, data_dir, tmp_path, capsys):
+def test_wrong_input_exits_with_one_line_and_status_2(
+    arguments, message, data_dir, tmp_path, capsys
+):
     output = str(tmp_path / 'sheet.png')
     data = f'--config.data.dir={data_dir}'
     source = '--config.data.source=tfds:digits'
@@ -107,13 +109,13 @@ def test_wrong_previews_end_in_one_line(arguments, message, data_dir, tmp_path, 
     assert message in error and error.count('\n') == 1
 
 
-def test_an_extension_that_is_not_a_pictures_raises(data_dir, tmp_path, capsys):
+def test_unknown_extension_exits_with_status_2(data_dir, tmp_path, capsys):
     command = ['preview', 'configs/digits.py', f'--config.data.dir={data_dir}', '-o']
     assert main([*command, str(tmp_path / 'sheet.doc')]) == 2
     assert 'expected a picture file such as preview.png' in capsys.readouterr().err
 
 
-def test_other_commands_take_no_flags_of_a_config(capsys):
+def test_other_commands_reject_config_flags(capsys):
     with pytest.raises(SystemExit) as end:
         main(['summary', 'Ti/16', '--config.seed=1'])
     assert end.value.code == 2 and 'unrecognized arguments' in capsys.readouterr().err

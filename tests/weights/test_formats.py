@@ -34,17 +34,17 @@ TIMM = [
 
 
 @pytest.mark.parametrize('options', TIMM, ids=lambda options: '-'.join(map(str, options)) or 'vit')
-def test_timm_weights_give_timm_logits_and_come_back_bit_identical(options, tmp_path):
+def test_timm_weights_give_timm_logits_and_round_trip_bit_identically(options, tmp_path):
     options = dict(heads=2, patch=(4, 4), channels=3) | options
     state = random_timm(np.random.default_rng(0), **options)
-    # Small, so that the epsilon of the first norm shows.
+    # Small, so that the epsilon of the first norm matters.
     for name in ('patch_embed.proj.weight', 'patch_embed.proj.bias', 'pos_embed', 'cls_token'):
         if name in state:
             state[name] *= np.float32(1e-3)
     save_file(state, tmp_path / 'a.safetensors')
     p1, p2 = options['patch']
     images = random_images(options['channels'], (3 * p1, 3 * p2))
-    # 9 embeddings could as well be 5 of the prefix and 2 x 2 of patches.
+    # 9 embeddings could also be those of 5 prefix tokens and 2 x 2 patches.
     given = {'posemb': 'learned_patches'} if options.get('registers') == 4 else {}
     path = tmp_path / 'a.safetensors'
     model, variables = vit_jax.load_weights(path, heads=options['heads'], **given)
@@ -67,13 +67,13 @@ def test_timm_weights_give_timm_logits_and_come_back_bit_identical(options, tmp_
 
 @pytest.mark.parametrize('gelu', ['erf', 'tanh'])
 @pytest.mark.parametrize('suffix', ['.pth', '.bin'])
-def test_timm_pytorch_files_with_either_gelu(gelu, suffix, tmp_path):
+def test_timm_pytorch_files_load_with_either_gelu(gelu, suffix, tmp_path):
     peer('torch')
     import torch
 
     state = random_timm(np.random.default_rng(0))
     tensors = {name: torch.from_numpy(x) for name, x in state.items()}
-    torch.save({'model': tensors}, tmp_path / f'a{suffix}')  # as DeiT's files have it
+    torch.save({'model': tensors}, tmp_path / f'a{suffix}')  # as in DeiT's files
     images = random_images()
     model, variables = vit_jax.load_weights(tmp_path / f'a{suffix}', heads=2, gelu=gelu)
     expected = timm_logits(state, images, heads=2, pool='token', patch=(4, 4), gelu=gelu)
@@ -103,7 +103,7 @@ SIZES = dict(
 @pytest.mark.parametrize(
     'options', GOOGLE, ids=lambda options: '-'.join(map(str, options.values()))
 )
-def test_google_weights_give_google_logits_and_come_back_bit_identical(options, tmp_path):
+def test_google_weights_give_google_logits_and_round_trip_bit_identically(options, tmp_path):
     options = SIZES | dict(pool='cls') | options
     prefix = options.pop('prefix', '')
     state = random_google(np.random.default_rng(0), **options)
@@ -133,15 +133,15 @@ def test_google_weights_give_google_logits_and_come_back_bit_identical(options, 
         back = dict(back)
     if options['flavour'] in ('classic', 'big_vision'):
         assert_identical(back, state)
-    else:  # numbered or stacked otherwise; the same numbers all the same
+    else:  # numbered or stacked differently, but with the same values
         again = read_weights(tmp_path / 'b.npz', **size)
         jax.tree.map(np.testing.assert_array_equal, again.variables, weights.variables)
         expected = google_logits(back, images, pool=options['pool'], patch=(p1, p2), grid=grid)
         assert_parity(weights.model, weights.variables, images, expected)
 
 
-def test_positions_in_the_encoder_and_an_inlined_map_head_are_found(tmp_path):
-    """As big_vision wrote them for a while, and still reads them (`fix_old_checkpoints`)."""
+def test_positions_in_the_encoder_and_an_inlined_map_head_are_read(tmp_path):
+    """big_vision wrote them for a while, and still reads them (`fix_old_checkpoints`)."""
     state = random_google(np.random.default_rng(0), **SIZES, flavour='big_vision', pool='map')
     renamed = {name.replace('MAPHead_0/', ''): x for name, x in state.items()}
     renamed['Transformer/pos_embedding'] = renamed.pop('pos_embedding')
@@ -160,7 +160,7 @@ def test_half_precision_files_are_read_exactly(dtype, tmp_path):
     np.savez(tmp_path / 'a.npz', **half)
     if dtype == ml_dtypes.bfloat16:
         with np.load(tmp_path / 'a.npz') as stored:
-            assert stored['cls'].dtype == np.dtype('V2')  # what NumPy makes of it
+            assert stored['cls'].dtype == np.dtype('V2')  # how NumPy reads bfloat16 back
     _, variables = vit_jax.load_weights(tmp_path / 'a.npz')
     np.testing.assert_array_equal(variables['params']['cls_token'], half['cls'].astype(np.float32))
     save_file({name: x.astype(dtype) for name, x in timm.items()}, tmp_path / 'a.safetensors')
@@ -170,7 +170,7 @@ def test_half_precision_files_are_read_exactly(dtype, tmp_path):
     )
 
 
-def test_a_timm_folder_tells_mean_and_std(tmp_path):
+def test_timm_folder_gives_preprocessing_arguments_and_class_names(tmp_path):
     save_file(random_timm(np.random.default_rng(0)), tmp_path / 'model.safetensors')
     pretrained = {'mean': [0.4, 0.5, 0.6], 'std': [0.2, 0.2, 0.2], 'crop_pct': 0.9}
     config = {'architecture': 'vit_mine', 'pretrained_cfg': pretrained}
@@ -197,8 +197,8 @@ def test_a_timm_folder_tells_mean_and_std(tmp_path):
         read_weights(tmp_path, heads=2)
 
 
-def test_any_format_to_any_other_keeps_the_logits(tmp_path):
-    """Google's → Hugging Face → timm → Google's; GELU by erf where the others know no tanh."""
+def test_converting_from_format_to_format_keeps_the_logits(tmp_path):
+    """Google → Hugging Face → timm → Google, with 'erf' GELU, since not all of them know 'tanh'."""
     state = random_google(np.random.default_rng(0), **SIZES, flavour='classic')
     np.savez(tmp_path / 'a.npz', **state)
     images = random_images()
@@ -235,7 +235,7 @@ def test_any_format_to_any_other_keeps_the_logits(tmp_path):
         ('huggingface', dict(qk_norm=True)),
     ],
 )
-def test_what_a_format_cannot_compute_is_not_saved_in_it(format, options, tmp_path):
+def test_models_that_a_format_cannot_express_are_not_saved(format, options, tmp_path):
     fitting = {
         'seed': dict(norm_eps=1e-5, gelu='erf', qkv_bias=False),
         'timm': dict(norm_eps=1e-6, gelu='erf'),

@@ -1,4 +1,4 @@
-"""Parity with transformers' own code, both ways."""
+"""Parity with transformers' own code, in both directions."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def huggingface_model(**options):
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(0.2 * noise + (1 if 'layernorm' in name and 'weight' in name else 0))
-            if 'embeddings' in name:  # small, so that the epsilon of the first norm shows
+            if 'embeddings' in name:  # small, so that the epsilon of the first norm matters
                 parameter.mul_(1e-3)
     return model
 
@@ -56,7 +56,7 @@ def huggingface_logits(model, images):
 
 
 @pytest.mark.parametrize('options', HUGGINGFACE, ids=lambda options: '-'.join(options) or 'vit')
-def test_hugging_face_weights_give_its_logits_both_ways_and_come_back(options, tmp_path):
+def test_hugging_face_weights_give_its_logits_and_round_trip_bit_identically(options, tmp_path):
     theirs = huggingface_model(**options)
     theirs.save_pretrained(tmp_path / 'a')
     size = options.get('image_size', (12, 12))
@@ -76,7 +76,7 @@ def test_hugging_face_weights_give_its_logits_both_ways_and_come_back(options, t
     assert again.config.id2label == theirs.config.id2label
 
 
-def test_the_names_in_memory_of_transformers_5_are_read_too(tmp_path):
+def test_in_memory_names_of_transformers_5_are_read(tmp_path):
     theirs = huggingface_model()
     theirs.save_pretrained(tmp_path)
     state = {name: x.detach().numpy() for name, x in theirs.state_dict().items()}
@@ -88,7 +88,7 @@ def test_the_names_in_memory_of_transformers_5_are_read_too(tmp_path):
     )
 
 
-def test_a_vit_model_gives_its_pooler_output_and_wants_a_head(tmp_path):
+def test_vit_model_needs_a_new_head_and_gives_its_pooler_output(tmp_path):
     peer('transformers')
     import torch
     from transformers import ViTModel
@@ -109,7 +109,7 @@ def test_a_vit_model_gives_its_pooler_output_and_wants_a_head(tmp_path):
     np.testing.assert_allclose(weights.model.apply(weights.variables, images), expected, atol=1e-5)
 
 
-def test_a_pooler_beside_a_classifier_is_not_taken_for_a_layer_of_it(tmp_path):
+def test_pooler_beside_a_classifier_raises(tmp_path):
     theirs = huggingface_model()
     theirs.save_pretrained(tmp_path)
     state = load_file(tmp_path / 'model.safetensors')
@@ -120,7 +120,7 @@ def test_a_pooler_beside_a_classifier_is_not_taken_for_a_layer_of_it(tmp_path):
         read_weights(tmp_path)
 
 
-def test_weights_in_several_files_are_read(tmp_path):
+def test_sharded_weights_are_read(tmp_path):
     theirs = huggingface_model()
     theirs.save_pretrained(tmp_path / 'one')
     theirs.save_pretrained(tmp_path / 'many', max_shard_size='10KB')
@@ -134,7 +134,7 @@ def test_weights_in_several_files_are_read(tmp_path):
     [dict(do_normalize=False), dict(do_rescale=False), dict(rescale_factor=1 / 127.5)],
     ids=lambda options: next(iter(options)),
 )
-def test_pixels_are_scaled_as_the_processor_does_it(options, tmp_path):
+def test_pixels_are_scaled_as_by_the_processor(options, tmp_path):
     peer('transformers')
     from transformers import ViTImageProcessorPil
 
@@ -149,7 +149,7 @@ def test_pixels_are_scaled_as_the_processor_does_it(options, tmp_path):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_preprocessing_comes_and_goes_with_the_folder(tmp_path):
+def test_preprocessing_is_read_from_and_saved_to_the_folder(tmp_path):
     peer('transformers')
     from transformers import ViTImageProcessorPil
 

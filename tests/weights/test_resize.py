@@ -28,7 +28,7 @@ def random_embedding(grid, num_prefix, dim=6):
 
 @pytest.mark.parametrize('num_prefix', [0, 1, 5])
 @pytest.mark.parametrize('old, new', GRIDS)
-def test_bilinear_agrees_with_google_and_with_interpolation_between_corners(old, new, num_prefix):
+def test_bilinear_equals_googles_zoom_and_a_closed_form(old, new, num_prefix):
     embedding = random_embedding(old, num_prefix)
     got = resize_pos_embedding(embedding, old, new, num_prefix=num_prefix, method='bilinear')
     np.testing.assert_array_equal(got[:, :num_prefix], embedding[:, :num_prefix])
@@ -36,7 +36,7 @@ def test_bilinear_agrees_with_google_and_with_interpolation_between_corners(old,
     zoomed = scipy.ndimage.zoom(grid, (new[0] / old[0], new[1] / old[1], 1), order=1)
     got = got[0, num_prefix:].reshape(*new, -1)
     np.testing.assert_allclose(got, zoomed, atol=1e-4)
-    # The same in a closed form: corners on corners, one axis after the other.
+    # The closed form: corners aligned, one axis after the other.
     for axis in (0, 1):
         places = np.linspace(0, old[axis] - 1, new[axis])
         known = np.arange(old[axis])
@@ -52,7 +52,7 @@ def test_bilinear_agrees_with_google_and_with_interpolation_between_corners(old,
 
 @pytest.mark.parametrize('num_prefix', [0, 1, 5])
 @pytest.mark.parametrize('old, new', GRIDS)
-def test_bicubic_agrees_with_torch_as_timm_calls_it(old, new, num_prefix):
+def test_bicubic_equals_torch_as_called_by_timm(old, new, num_prefix):
     peer('torch')
     import torch
 
@@ -65,7 +65,7 @@ def test_bicubic_agrees_with_torch_as_timm_calls_it(old, new, num_prefix):
     np.testing.assert_allclose(got[:, num_prefix:], expected, atol=1e-4)
 
 
-def test_what_does_not_fit_is_told():
+def test_wrong_embedding_counts_and_methods_raise():
     embedding = random_embedding((14, 14), 0)
     # 196 embeddings are 14 x 14 patches; a cls token among them would leave 195.
     with pytest.raises(InputError, match=r'expected 1 \+ 14 \* 14 position embeddings, got 196'):
@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_told():
 
 @pytest.mark.parametrize('old, new', [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 4), (5, 6))])
 def test_patch_kernels_are_resized_by_flexivits_pseudo_inverse(old, new):
-    """Against its definition: torch's bilinear resizing as a matrix, and its pseudo-inverse."""
+    """By definition: with the pseudo-inverse of torch's bilinear resizing as a matrix."""
     peer('torch')
     import torch
 
@@ -90,7 +90,7 @@ def test_patch_kernels_are_resized_by_flexivits_pseudo_inverse(old, new):
         'no,ocd->ncd', np.linalg.pinv(matrix.T), kernel.reshape(len(basis), 3, 7).astype(float)
     )
     np.testing.assert_allclose(got, expected.reshape(-1, 7), atol=1e-5)
-    if new >= old:  # resized patches get the embeddings of the old ones
+    if new >= old:  # resized patches get the original embeddings
         patches = rng.normal(size=(10, len(basis), 3))
         resized = np.einsum('no,boc->bnc', matrix, patches).reshape(10, -1)
         np.testing.assert_allclose(
@@ -106,7 +106,7 @@ def saved(tmp_path):
     return tmp_path / 'a.safetensors', variables['params']
 
 
-def test_weights_are_loaded_for_other_images_and_patches(saved):
+def test_weights_load_at_other_image_and_patch_sizes(saved):
     path, params = saved
     model, variables = load_weights(path, image_size=(32, 48), resize='bicubic')
     expected = resize_pos_embedding(
@@ -115,7 +115,7 @@ def test_weights_are_loaded_for_other_images_and_patches(saved):
     np.testing.assert_array_equal(variables['params']['pos_embedding'], expected)
     assert model.apply(variables, np.ones((2, 32, 48, 3))).shape == (2, 5)
 
-    # Twice the pixels in patches of twice the size: the same model of a picture twice as large.
+    # Image and patches both twice as large: the same model on an enlarged picture.
     bilinear = read_weights(path, image_size=32, patch_size=8)
     assert bilinear.notes == ['patch embedding resized: 4 x 4 → 8 x 8 pixels']
     image = np.random.default_rng(0).normal(size=(1, 4, 4, 4, 4, 3)).astype(np.float32)
@@ -130,8 +130,8 @@ def test_weights_are_loaded_for_other_images_and_patches(saved):
     )
 
 
-def test_as_many_patches_in_another_shape_are_asked_about(tmp_path):
-    """16 embeddings: those of 4 x 4 patches, wanted for 2 x 8; or of 2 x 8 from the start."""
+def test_same_number_of_patches_in_another_grid_is_ambiguous(tmp_path):
+    """16 embeddings for 2 x 8 patches: they may be of 4 x 4 patches, or of 2 x 8 already."""
     state = random_timm(np.random.default_rng(0), grid=(4, 4))
     save_file(state, tmp_path / 'a.safetensors')
     wanted = dict(heads=2, image_size=(8, 32))
@@ -146,7 +146,7 @@ def test_as_many_patches_in_another_shape_are_asked_about(tmp_path):
     np.testing.assert_array_equal(kept.variables['params']['pos_embedding'], state['pos_embed'])
 
 
-def test_a_new_head_is_zero_and_told_of(saved):
+def test_new_head_is_zero_and_noted(saved):
     path, params = saved
     weights = read_weights(path, num_classes=3)
     assert weights.notes == ['new head of zeros: 5 → 3 classes']
@@ -157,7 +157,7 @@ def test_a_new_head_is_zero_and_told_of(saved):
     jax.tree.map(np.testing.assert_array_equal, kept.variables['params'], params)
 
 
-def test_load_weights_logs_what_it_did(saved, caplog):
+def test_load_weights_logs_resizing_and_a_new_head(saved, caplog):
     load_weights(saved[0], image_size=32, num_classes=3)
     assert 'position embedding resized, bilinear: 4 x 4 → 8 x 8 patches' in caplog.text
     assert 'new head of zeros: 5 → 3 classes' in caplog.text

@@ -33,7 +33,7 @@ def tensors(model_and_variables, tmp_path):
 
 @pytest.mark.parametrize('heads, dim_head', [(2, 8), (1, 16)])
 @pytest.mark.parametrize('suffix', ['.pt', '.safetensors'])
-def test_seed_to_ours_to_seed_is_bit_identical(vit_pytorch, tmp_path, suffix, heads, dim_head):
+def test_seed_weights_round_trip_bit_identically(vit_pytorch, tmp_path, suffix, heads, dim_head):
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -56,7 +56,7 @@ def test_seed_to_ours_to_seed_is_bit_identical(vit_pytorch, tmp_path, suffix, he
         ), name
 
 
-def test_our_safetensors_tell_the_whole_model(tmp_path):
+def test_our_safetensors_record_the_whole_model(tmp_path):
     arguments = ARGUMENTS | dict(
         image_size=(6, 8), patch_size=(3, 2), pool='mean', channels=1, dropout=0.25
     )
@@ -70,7 +70,7 @@ def test_our_safetensors_tell_the_whole_model(tmp_path):
     assert smaller.pool == 'cls'
 
 
-def test_heads_are_asked_for(tensors, tmp_path):
+def test_missing_or_wrong_heads_raise(tensors, tmp_path):
     save_file(tensors, tmp_path / 'b.safetensors')
     save_file(random_timm(np.random.default_rng(0), dim=16), tmp_path / 'timm.safetensors')
     for name in ('b.safetensors', 'timm.safetensors'):
@@ -79,7 +79,7 @@ def test_heads_are_asked_for(tensors, tmp_path):
                 vit_jax.load_weights(tmp_path / name, **heads)
 
 
-def test_image_size_is_asked_for_where_positions_are_no_square(tmp_path):
+def test_grid_must_be_given_unless_positions_form_a_square(tmp_path):
     state = random_timm(np.random.default_rng(0), grid=(2, 3))
     save_file(state, tmp_path / 'a.safetensors')
     with pytest.raises(InputError, match='give grid='):
@@ -171,7 +171,7 @@ def test_every_array_is_accounted_for(format, damage, message, tmp_path):
         vit_jax.load_weights(path, **heads)
 
 
-def test_places_that_cannot_be_written_are_told(model_and_variables, tmp_path):
+def test_unwritable_paths_and_unknown_formats_raise(model_and_variables, tmp_path):
     for name, format in (('nowhere/a.safetensors', 'seed'), ('a.npz', 'seed'), ('a.pt', 'google')):
         with pytest.raises(InputError, match=name):
             vit_jax.save_weights(tmp_path / name, *model_and_variables, format=format)
@@ -185,7 +185,7 @@ def test_places_that_cannot_be_written_are_told(model_and_variables, tmp_path):
     assert [path.name for path in tmp_path.rglob('*')] == ['full', 'thesis.tex']
 
 
-def test_overrides_that_the_weights_contradict_are_told(tensors, tmp_path):
+def test_overrides_that_contradict_the_weights_raise(tensors, tmp_path):
     for wrong, message in (
         (dict(dim=32), 'expected floats of shape .*32.*, got'),
         (dict(depth=3), 'expected an array transformer.layers.2'),
@@ -196,7 +196,7 @@ def test_overrides_that_the_weights_contradict_are_told(tensors, tmp_path):
             vit_jax.load_weights(tmp_path / 'a.safetensors', **wrong)
 
 
-def test_the_layer_before_the_logits_can_be_left_out(tmp_path):
+def test_layer_before_the_logits_can_be_dropped(tmp_path):
     state = random_google(np.random.default_rng(0), flavour='classic', pre_logits=24)
     path = tmp_path / 'a.npz'
     np.savez(path, **state)
@@ -221,7 +221,7 @@ def test_variables_of_another_model_are_not_saved(model_and_variables, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_compressed_pytorch_files_are_read_as_torch_reads_them(tmp_path):
+def test_compressed_pytorch_files_are_read(tmp_path):
     peer('torch')
     import torch
 
@@ -237,7 +237,7 @@ def test_compressed_pytorch_files_are_read_as_torch_reads_them(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
-def test_patches_of_vit_pytorch_are_square_unless_told(tensors, tmp_path):
+def test_vit_pytorch_patches_are_square_by_default(tensors, tmp_path):
     save_file(tensors, tmp_path / 'b.safetensors')  # 4 x 4 pixels, RGB
     resized = vit_jax.weights.read_weights(tmp_path / 'b.safetensors', heads=2, patch_size=2)
     assert resized.model.channels == 3
@@ -246,7 +246,7 @@ def test_patches_of_vit_pytorch_are_square_unless_told(tensors, tmp_path):
     assert model.patch_size == (2, 8) and model.channels == 3
 
 
-def test_what_a_file_has_no_room_for_is_told(model_and_variables, tmp_path, caplog):
+def test_description_that_a_file_cannot_store_is_logged(model_and_variables, tmp_path, caplog):
     peer('torch')
     description = {'class_names': list('abcde'), 'preprocessing': {'mean': (0.1,), 'std': (0.2,)}}
     vit_jax.save_weights(tmp_path / 'a.pt', *model_and_variables, 'seed', description)

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vit_jax.model.layers import LayerNorm, Linear, sincos2d
@@ -85,7 +86,9 @@ class Extras:
         learned = {'learned': self.num_prefix + num_patches, 'learned_patches': num_patches}
         return learned.get(self.posemb, 0)
 
-    def positions(self, learned: Any, grid: tuple[int, int], dim: int) -> Float[Array, '1 n d']:
+    def positions(
+        self, learned: Any, grid: tuple[int, int], dim: int
+    ) -> Float[Array | np.ndarray, '1 n d']:
         """The position embedding of all tokens: zero for the prefix unless that is learned too.
 
         Args:
