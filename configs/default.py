@@ -1,7 +1,7 @@
 """Every option, with its unit and its reason; the other configs only override.
 
-As it stands it trains a small ViT from scratch on CIFAR-10, a starting point for pictures of about
-that size. Not run.
+Unchanged, it trains a small ViT from scratch on CIFAR-10, a starting point for images of about that
+size. Not run.
 """
 
 import ml_collections
@@ -12,49 +12,54 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
 
     config.seed = 0  # of initialisation, data order, augmentation and dropout
-    config.num_steps = config_dict.placeholder(int)  # optimizer steps; if set, wins over num_epochs
-    config.num_epochs = 100.0  # passes over the training split, with its repeats
+    config.num_steps = config_dict.placeholder(int)  # optimizer steps; overrides num_epochs
+    config.num_epochs = 100.0  # passes over the training split
     config.batch_size = 128  # examples per step over all devices, in evaluation too
 
     config.log_every_steps = 100  # training metrics; 0: only at the end
     config.eval_every_steps = 1000  # the whole test split; 0: only at checkpoints and the end
-    config.checkpoint_every_steps = 1000  # evaluates too, to know the best; 0: only at the end
+    config.checkpoint_every_steps = 1000  # also evaluates, to know the best; 0: only at the end
 
     config.data = ml_collections.ConfigDict()
     # 'tfds:NAME', any TFDS data set of labelled images, or 'folder:PATH', pictures in
     # PATH/train/CLASS/ and PATH/test/CLASS/, or in PATH/CLASS/, a tenth of which become the test
     # split. `python -m vit_jax preview CONFIG` shows what the network sees.
     config.data.source = 'tfds:cifar10'
-    config.data.dir = config_dict.placeholder(str)  # of TFDS; None: ~/tensorflow_datasets
+    config.data.dir = config_dict.placeholder(
+        str
+    )  # of TFDS; None: $TFDS_DATA_DIR or ~/tensorflow_datasets
     config.data.train_split = 'train'  # or a slice such as 'train[:99%]'
     config.data.test_split = 'test'
     # Pixels, an int or (height, width); every picture is resized to it.
     config.data.image_size = config_dict.FieldReference(32, field_type=object)
     # Centre crop: the fraction kept of the largest centred region with image_size's aspect ratio
-    # (0.875: the usual 224 of 256). 0: squash the whole picture.
+    # (0.875 is the usual 224 of 256 pixels). 0: squash the whole picture.
     config.data.crop_fraction = 0.0
-    # Of pixels in [0, 1], per channel or one for all; 0.5 and 0.5 map them to [-1, 1].
+    # Mean and standard deviation of pixels in [0, 1], per channel or one for all; 0.5 and 0.5 map
+    # pixels to [-1, 1].
     config.data.mean = (0.5,)
     config.data.std = (0.5,)
-    # GiB. A split that fits, as resized pixels, is read into memory once; a larger one is decoded
+    # GiB of resized pixels. A split that fits is read into memory once; a larger one is decoded
     # during training, in bounded memory.
     config.data.memory_gib = 4.0
     config.data.on_error = 'raise'  # what to do about an unusable example; 'skip': leave it out
     # Repeated augmentation: copies of each example in its batch, augmented independently.
     config.data.repeats = 1
 
-    # Initial parameters: random, or read from `weights`. With weights the architecture is theirs;
-    # set in config.model only what should differ (see configs/finetune.py).
+    # Initial parameters: random, or read from `weights`. Weights bring their architecture; set in
+    # config.model only what should differ (see configs/finetune.py).
     config.init = ml_collections.ConfigDict()
     # A run directory, a weight file or a Hugging Face folder.
     config.init.weights = config_dict.placeholder(str)
-    config.init.step = 'newest'  # of a run directory: 'newest', 'best' or a number
-    config.init.head = 'new'  # a classifier of zeros; 'keep': the weights' own, for equal classes
+    config.init.step = 'newest'  # of a run directory's checkpoint: 'newest', 'best' or a number
+    config.init.head = (
+        'new'  # a classifier of zeros; 'keep': the weights' own, for the same classes
+    )
     config.init.resize = 'bilinear'  # of position embeddings, like Google; 'bicubic': like timm
 
-    # The ViT's own arguments (vit_jax/model/vit.py and extras.py). None: the variant's, the
-    # weights' or ViT's default, in this order; what is set here wins over all of them. Image size,
-    # classes and channels follow from the data.
+    # The ViT's own arguments (vit_jax/model/vit.py and extras.py). None: the variant's value, else
+    # the weights', else ViT's default. What is set here overrides all three. Image size, classes
+    # and channels follow from the data.
     config.model = ml_collections.ConfigDict()
     # A published variant such as 'S/16' (vit_jax/model/variants.py). Without one and without
     # weights, the sizes are those of a ViT for 32-pixel images, DEFAULT_SIZES in that file.
@@ -68,21 +73,23 @@ def get_config() -> ml_collections.ConfigDict:
     # What the classifier reads: 'cls' (default), 'mean' (all tokens), 'gap' (patches) or 'map'.
     config.model.pool = config_dict.placeholder(str)
     config.model.dim_head = config_dict.placeholder(int)  # features of one head; default 64
-    # Rates; 0 by default, since strong augmentation serves small data sets better.
+    # Rates, default 0: strong augmentation works better for small data sets.
     config.model.dropout = config_dict.placeholder(float)
     config.model.emb_dropout = config_dict.placeholder(float)
     # 'learned' (default), 'learned_patches' (patches only) or 'sincos2d'.
     config.model.posemb = config_dict.placeholder(str)
-    config.model.class_token = config_dict.placeholder(bool)  # pool 'gap' and 'map' need none
+    config.model.class_token = config_dict.placeholder(
+        bool
+    )  # may be False with pool 'gap' and 'map'
     # A distillation token (there is no distillation training yet).
     config.model.distilled = config_dict.placeholder(bool)
     config.model.num_registers = config_dict.placeholder(int)  # 4 keep attention maps clean
     config.model.qkv_bias = config_dict.placeholder(bool)
-    config.model.qk_norm = config_dict.placeholder(bool)  # steadies large models at high rates
-    config.model.layer_scale = config_dict.placeholder(float)  # about 1e-5 steadies deep models
+    config.model.qk_norm = config_dict.placeholder(bool)  # stabilises large models
+    config.model.layer_scale = config_dict.placeholder(float)  # about 1e-5 stabilises deep models
     config.model.norm_eps = config_dict.placeholder(float)  # default 1e-5
     config.model.gelu = config_dict.placeholder(str)  # 'erf' (default) or 'tanh', its approximation
-    config.model.fc_norm = config_dict.placeholder(bool)  # pool 'gap': norm after the mean
+    config.model.fc_norm = config_dict.placeholder(bool)  # pool 'gap': norm follows the mean
     # Features of a tanh layer before the classifier; 0 (default): no such layer.
     config.model.representation_size = config_dict.placeholder(int)
     # Of the computation: 'float32' (default), or 'bfloat16' for accelerators.
@@ -92,27 +99,28 @@ def get_config() -> ml_collections.ConfigDict:
     # What the backward pass recomputes: 'none', 'dots' (default; all but the products with
     # parameters, jax's dots_with_no_batch_dims_saveable) or 'full' (whole layers).
     config.model.remat = config_dict.placeholder(str)
-    # Layers compiled into one iteration of the scan over layers; more takes longer to compile.
+    # Layers compiled into one iteration of the scan over layers (default 1); more may run
+    # faster and takes longer to compile.
     config.model.unroll = config_dict.placeholder(int)
 
     config.optim = ml_collections.ConfigDict()
     config.optim.name = 'adamw'  # 'adamw' or 'sgd'
     config.optim.learning_rate = 1e-3  # the peak
     config.optim.warmup_steps = 1000  # linear from 0; a cosine to 0 follows
-    config.optim.weight_decay = 0.05  # times the learning rate, of kernels only
+    config.optim.weight_decay = 0.05  # multiplied by the learning rate; kernels only
     config.optim.b1 = 0.9  # decay of the first moment; sgd's momentum
     config.optim.b2 = 0.999  # decay of the second moment
     config.optim.clip_norm = 1.0  # largest global norm of the gradients; 0: no limit
-    # For fine-tuning: the learning-rate factor from each layer to the one before it; 1: the same
-    # rate for all.
+    # For fine-tuning: ratio of each layer's learning rate to that of the next layer; 1: the same
+    # for all.
     config.optim.layer_decay = 1.0
     # Patterns of parameters to freeze, such as ('to_patch_embedding/*', 'transformer/[0-5]/*').
     config.optim.freeze = ()
 
     # Applied in this order inside the compiled step, to each example on its own.
     config.augment = ml_collections.ConfigDict()
-    # Smallest fraction of the area that is cropped and resized, 0.08 for photographs; 0: no such
-    # crop. A stream crops the original pictures, a split in memory the resized ones.
+    # Smallest fraction of the area that is cropped and resized, 0.08 for photographs; 0: off. A
+    # stream crops the original pictures, a split in memory the resized ones.
     config.augment.random_resized_crop = 0.0
     config.augment.pad_and_crop = 4  # pixels per side; an eighth of the image is usual
     config.augment.horizontal_flip = True  # wrong for digits and letters
@@ -121,12 +129,12 @@ def get_config() -> ml_collections.ConfigDict:
     # 'none', 'randaugment', 'autoaugment' (the policy found for CIFAR-10) or 'trivialaugment'.
     config.augment.policy = 'none'
     config.augment.num_ops = 2  # of randaugment
-    config.augment.magnitude = 10.0  # of randaugment, 0 to 10, which others call 30 of 30
-    config.augment.erasing_prob = 0.0  # probability of replacing a rectangle by noise
+    config.augment.magnitude = 10.0  # of randaugment, 0 to 10; 10 is others' 30 of 30
+    config.augment.erasing_prob = 0.0  # probability of replacing a rectangle with noise
     config.augment.mixup_alpha = 0.0  # mixing weights are drawn from Beta(alpha, alpha); 0: off
     config.augment.cutmix_alpha = 0.0  # likewise
     config.augment.mix_prob = 1.0  # probability that an example is mixed at all
-    config.augment.mix_switch_prob = 0.5  # probability of cutmix if both are on
+    config.augment.mix_switch_prob = 0.5  # probability of CutMix rather than mixup, if both are on
     config.augment.label_smoothing = 0.1  # probability spread evenly over all classes
 
     config.parallel = ml_collections.ConfigDict()

@@ -3,18 +3,21 @@
 import functools
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_PLATFORMS'] = 'cpu'
-# Many tests compile the same programs: workers and child processes share them within one run.
-RUN_ID = os.environ.get('PYTEST_XDIST_TESTRUNUID', str(os.getpid()))
-COMPILED = Path(tempfile.gettempdir()) / f'vit_jax-tests-{RUN_ID}'
+# Compiling is most of the work. Many tests compile the same programs, which workers and child
+# processes share for the session; and what LLVM adds to XLA's own optimisations is left out.
+SESSION = os.environ.get('PYTEST_XDIST_TESTRUNUID', str(os.getpid()))
+COMPILED = Path(tempfile.gettempdir()) / f'vit_jax-tests-{SESSION}'
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(COMPILED)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
 from jaxtyping import install_import_hook
 
@@ -26,6 +29,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+
+def pytest_unconfigure(config):
+    """Removes the compiled programs at the end, in the process that all workers belong to."""
+    if not hasattr(config, 'workerinput'):
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope='session')

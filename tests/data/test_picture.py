@@ -212,5 +212,5 @@ def test_crops_of_long_strips_are_in_place(size, orientation):
 
 def test_no_program_is_run_for_a_picture():
     """Pillow would hand PostScript to Ghostscript."""
-    with pytest.raises(InputError, match='in no known format'):
+    with pytest.raises(InputError, match='its format is unknown'):
         decode_picture(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'picture')

@@ -9,7 +9,7 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path):
     def state(step):
         return TrainState(np.int32(step), {'a': jax.numpy.full(3, step, float)}, ())
 
-    like = jax.eval_shape(state, 0)
+    like = jax.eval_shape(lambda: state(0))
     with Checkpoints(tmp_path) as checkpoints:
         for step, accuracy in [(1, 0.2), (2, 0.8), (3, 0.8), (4, 0.5), (5, 0.6)]:
             checkpoints.save(step, state(step), {'accuracy': accuracy})

@@ -17,10 +17,8 @@ print(json.dumps(events))
 """
 
 
-def start(folder, data_dir, number, monkeypatch):
+def start(folder, data_dir, number):
     """Trains two steps; returns the hits and misses of the cache."""
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder / 'cache'))
-    monkeypatch.setenv('JAX_ENABLE_COMPILATION_CACHE', 'true')
     command = ['-c', SCRIPT, '--config=configs/digits.py']
     command += [f'--workdir={folder}/run{number}', f'--config.data.dir={data_dir}']
     command += ['--config.model.depth=2', '--config.model.dim=16', '--config.batch_size=16']
@@ -31,8 +29,11 @@ def start(folder, data_dir, number, monkeypatch):
 
 
 def test_second_start_compiles_nothing(tmp_path, data_dir, monkeypatch):
-    hits, misses = start(tmp_path, data_dir, 1, monkeypatch)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    for setting in ('COMPILATION_CACHE_DIR', 'PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'):
+        monkeypatch.delenv(f'JAX_{setting}')  # those of the other tests
+    hits, misses = start(tmp_path, data_dir, 1)
     assert misses > 5
     assert any((tmp_path / 'cache/vit_jax').iterdir())
-    again = start(tmp_path, data_dir, 2, monkeypatch)
+    again = start(tmp_path, data_dir, 2)
     assert again == [hits + misses, 0]

@@ -112,7 +112,7 @@ def test_finished_run_keeps_its_config(digits_config, tmp_path):
 
 def test_run_directory_in_use_is_refused(digits_config, tmp_path):
     with (
-        open_run_directory(str(tmp_path), digits_config),
+        open_run_directory(str(tmp_path), {}, {}),
         pytest.raises(InputError, match='in use by another process'),
     ):
         train(digits_config, str(tmp_path))

@@ -53,7 +53,7 @@ def test_unset_options_take_the_models_defaults():
     config = vit_jax.default_config()
     assert all(value is None for value in config.model.values())
     sizes = dict(patch_size=4, dim=192, depth=9, heads=3, mlp_dim=768)
-    assert start_model(config) == vit_jax.ViT(image_size=32, num_classes=10, **sizes)
+    assert start_model(config) == vit_jax.ViT(image_size=(32, 32), num_classes=10, **sizes)
     config.model.dim, config.model.dropout = 96, 0.1
-    expected = vit_jax.ViT(image_size=32, num_classes=10, **sizes | dict(dim=96, dropout=0.1))
-    assert start_model(config) == expected
+    sizes |= dict(dim=96, dropout=0.1)
+    assert start_model(config) == vit_jax.ViT(image_size=(32, 32), num_classes=10, **sizes)

@@ -15,6 +15,14 @@ SIZES = dict(image_size=32, patch_size=4, num_classes=10, dim=64, depth=4, heads
 BATCH_SIZE = 8
 
 
+@pytest.fixture(scope='module', autouse=True)
+def optimisations():
+    """Those that the other tests do without."""
+    jax.config.update('jax_disable_most_optimizations', False)
+    yield
+    jax.config.update('jax_disable_most_optimizations', True)
+
+
 def lower(**options):
     model = vit_jax.ViT(**SIZES | options)
     step, arguments = abstract_training(model, BATCH_SIZE)

@@ -186,7 +186,7 @@ def test_head_is_kept_only_for_the_same_classes(
 ):
     finetune_config.init.weights = str(pretrained)
     finetune_config.init.head = 'keep'
-    with pytest.raises(InputError, match='the data has 3 classes, and the weights 10'):
+    with pytest.raises(InputError, match='the data has 3 classes, the weights 10'):
         train(finetune_config, str(tmp_path / 'run'))
     finetune_config.init.head = 'other'
     with pytest.raises(InputError, match="init.head: expected 'new' or 'keep', got 'other'"):
@@ -223,7 +223,7 @@ def test_run_with_other_frozen_parameters_is_refused(pretrained, finetune_config
     finetune_config.init.weights = str(pretrained)
     train(finetune_config, str(tmp_path / 'run'))
     finetune_config.optim.freeze = ('transformer/*',)
-    with pytest.raises(InputError, match=re.escape('optim.freeze is () there')):
+    with pytest.raises(InputError, match=re.escape('optim.freeze: () there')):
         train(finetune_config, str(tmp_path / 'run'))
 
 

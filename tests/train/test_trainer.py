@@ -8,7 +8,7 @@ import pytest
 from vit_jax.errors import InputError
 from vit_jax.run.metrics import read_metrics
 from vit_jax.train.trainer import train
-from vit_jax.weights.run import load_run
+from vit_jax.weights.run_directory import load_run
 
 
 def test_run_directory_is_complete(digits_config, tmp_path, capsys):

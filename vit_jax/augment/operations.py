@@ -50,7 +50,7 @@ def apply_operation(image: Image, operation: Int[Array, ''], value: Scalar) -> I
       operation: its index in OPERATIONS.
       value: see OPERATIONS.
     """
-    image = warp(image, _maps(value, *image.shape[:2])[operation])
+    image = warp(image, _affine_maps(value, *image.shape[:2])[operation])
     image = look_up(image, _tables(image, value)[operation])
     image = jnp.where(operation == OPERATIONS.index('color'), color(image, value), image)
     return jnp.where(operation == OPERATIONS.index('sharpness'), sharpness(image, value), image)
@@ -167,7 +167,7 @@ def _equalize_table(counts: Int[Array, '256']) -> UInt8[Array, '256']:
     return jnp.where(step > 0, spread, _VALUES)
 
 
-def _maps(value: Scalar, height: int, width: int) -> Float[Array, 'operations 6']:
+def _affine_maps(value: Scalar, height: int, width: int) -> Float[Array, 'operations 6']:
     angle = -jnp.deg2rad(value)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     centre_x, centre_y = width / 2, height / 2

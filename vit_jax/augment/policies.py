@@ -13,7 +13,7 @@ from vit_jax.augment.operations import OPERATIONS, apply_operation
 
 Image = UInt8[Array, 'h w c']
 
-WITHOUT_INVERT = OPERATIONS.index('invert')  # RandAugment and TrivialAugment stop before it
+NUM_WITHOUT_INVERT = OPERATIONS.index('invert')  # RandAugment and TrivialAugment stop before it
 SIGNED = slice(OPERATIONS.index('shear_x'), OPERATIONS.index('posterize'))
 
 # By operation: the neutral value, and the strongest change from it.
@@ -85,7 +85,7 @@ def randaugment(image: Image, key: jax.Array, *, num_ops: int, magnitude: float)
     """
     for op_key in jax.random.split(key, num_ops):
         choice_key, sign_key = jax.random.split(op_key)
-        operation = jax.random.randint(choice_key, (), 0, WITHOUT_INVERT)
+        operation = jax.random.randint(choice_key, (), 0, NUM_WITHOUT_INVERT)
         image = _apply(image, sign_key, operation, magnitude / 10, SPANS)
     return image
 
@@ -96,7 +96,7 @@ def trivialaugment(image: Image, key: jax.Array) -> Image:
     Source: Müller and Hutter, https://arxiv.org/abs/2103.10158, with its "wide" ranges.
     """
     choice_key, level_key, sign_key = jax.random.split(key, 3)
-    operation = jax.random.randint(choice_key, (), 0, WITHOUT_INVERT)
+    operation = jax.random.randint(choice_key, (), 0, NUM_WITHOUT_INVERT)
     level = jax.random.randint(level_key, (), 0, 31) / 30
     return _apply(image, sign_key, operation, level, WIDE_SPANS)
 

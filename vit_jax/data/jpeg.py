@@ -87,7 +87,7 @@ def decode_jpeg(data: bytes, jpeg: Jpeg) -> UInt8[np.ndarray, 'h w c'] | None:
     return UPRIGHT.get(jpeg.orientation, np.asarray)(pixels)
 
 
-def decode_jpeg_crop(
+def decode_jpeg_around(
     data: bytes, jpeg: Jpeg, choose: Callable[[int, int], Box], image_size: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, 'h w c'], Box] | None:
     """Pixels that contain a chosen part, upright, and where it lies in them.

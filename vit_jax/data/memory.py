@@ -52,7 +52,7 @@ class InMemory:
         """All batches; see `vit_jax.data.batches.eval_batches`."""
 
         def batch(step: int) -> Batch:
-            mask = order.counts(step).astype(np.float32)
+            mask = order.mask(step).astype(np.float32)
             return self.gather(order.examples(step)) | {'mask': mask}
 
         return _prefetched(grain.MapDataset.range(order.steps.stop).map(batch))

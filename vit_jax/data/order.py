@@ -103,8 +103,8 @@ class EvalOrder:
     def examples(self, step: int) -> Int64[np.ndarray, 'rows']:
         """The examples in this process's rows of batch `step`, by index."""
         start = step * self.batch_size
-        return np.where(self.counts(step), start + as_array(self.rows), start)
+        return np.where(self.mask(step), start + as_array(self.rows), start)
 
-    def counts(self, step: int) -> Bool[np.ndarray, 'rows']:
+    def mask(self, step: int) -> Bool[np.ndarray, 'rows']:
         """Which of this process's rows of batch `step` count, as opposed to padding."""
         return step * self.batch_size + as_array(self.rows) < self.num_examples

@@ -14,10 +14,19 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from vit_jax.data.jpeg import UPRIGHT, Box, decode_jpeg, decode_jpeg_crop, read_header
+from vit_jax.data.jpeg import UPRIGHT, Box, decode_jpeg, decode_jpeg_around, read_header
 from vit_jax.errors import InputError
 
-FORMATS = ('BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP')  # none runs programs
+PILLOW_FORMATS = (
+    'BMP',
+    'GIF',
+    'JPEG',
+    'JPEG2000',
+    'PNG',
+    'PPM',
+    'TIFF',
+    'WEBP',
+)  # none runs programs
 
 cv2.setNumThreads(1)  # the data pipeline has its own threads
 
@@ -75,7 +84,7 @@ def decode_crop(
     choose: Callable[[int, int], Box],
     image_size: tuple[int, int],
 ) -> UInt8[np.ndarray, 'h w c']:
-    """Decodes part of a picture and resizes it, see `resize_part`.
+    """Decodes part of a picture and resizes it, see `crop_and_resize`.
 
     Args:
       data, name: see `decode_picture`.
@@ -86,14 +95,14 @@ def decode_crop(
       InputError: see `decode_picture`.
     """
     jpeg = read_header(data, name)
-    decoded = None if jpeg is None else decode_jpeg_crop(data, jpeg, choose, image_size)
+    decoded = None if jpeg is None else decode_jpeg_around(data, jpeg, choose, image_size)
     if decoded is None:
         pixels = decode_picture(data, name)
         decoded = pixels, choose(*pixels.shape[:2])
-    return resize_part(*decoded, image_size)
+    return crop_and_resize(*decoded, image_size)
 
 
-def resize_part(
+def crop_and_resize(
     pixels: UInt8[np.ndarray, '_ _ c'], box: Box, image_size: tuple[int, int]
 ) -> UInt8[np.ndarray, 'h w c']:
     """Part of a picture, resized: bilinear, or area averaging when it shrinks to half or less."""
@@ -106,7 +115,7 @@ def resize_part(
 
 def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as picture:
             if picture.mode.startswith(('I', 'F')):
                 raise ValueError(f'it has more than 8 bits per channel, mode {picture.mode}')
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)

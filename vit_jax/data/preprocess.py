@@ -5,7 +5,6 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,6 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from vit_jax.errors import InputError
-from vit_jax.model.shapes import pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +53,6 @@ class Preprocessing:
         fraction = self.crop_fraction
         if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
             raise InputError(f'data.crop_fraction: expected 0 to 1, got {fraction}')
-
-    @classmethod
-    def from_config(cls, data: Any, channels: int) -> 'Preprocessing':
-        """From `config.data` and the source's number of channels."""
-        return cls(pair(data.image_size), channels, data.mean, data.std, data.crop_fraction)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ import numpy as np
 from vit_jax.data.crop import ATTEMPTS, choose_crop
 from vit_jax.data.memory import Batch, num_cores
 from vit_jax.data.order import EvalOrder, TrainOrder, random_uniform
-from vit_jax.data.picture import decode_crop, resize_part
+from vit_jax.data.picture import crop_and_resize, decode_crop
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.records import Reader, Record
 from vit_jax.errors import InputError
@@ -74,11 +74,11 @@ class Stream:
         """All batches; see `vit_jax.data.batches.eval_batches`. Skipped examples do not count."""
 
         examples = functools.lru_cache(maxsize=LOOKAHEAD)(order.examples)
-        counts = functools.lru_cache(maxsize=LOOKAHEAD)(order.counts)
+        mask = functools.lru_cache(maxsize=LOOKAHEAD)(order.mask)
 
         def row(step: int, at: int) -> dict[str, Any]:
             found = None
-            if counts(step)[at]:
+            if mask(step)[at]:
                 found = self._reader.read(int(examples(step)[at]), self._eval_pixels)
             image, label = found or (np.zeros(self._preprocessing.shape, np.uint8), 0)
             return _named(image, label) | {'mask': np.float32(found is not None)}
@@ -99,7 +99,7 @@ class Stream:
         if isinstance(record.picture, bytes):
             pixels = decode_crop(record.picture, record.name, choose, size)
         else:
-            pixels = resize_part(record.picture, choose(*record.picture.shape[:2]), size)
+            pixels = crop_and_resize(record.picture, choose(*record.picture.shape[:2]), size)
         return self._preprocessing.recolour(pixels)
 
 

@@ -1,6 +1,6 @@
-"""All that the seed's ViT does not have: options for published weights and modern recipes.
+"""All that vit-pytorch's ViT lacks: options for published weights and modern recipes.
 
-Every default leaves the model as vit-pytorch has it, so a first reader may skip this file.
+With every default the model is vit-pytorch's, so skip this file on a first reading.
 """
 
 import dataclasses
@@ -16,27 +16,30 @@ from vit_jax.model.layers import LayerNorm, Linear, sincos2d
 
 @dataclasses.dataclass(kw_only=True, unsafe_hash=True)
 class Extras:
-    """Options of `vit_jax.ViT` beyond the seed's, inherited by it and handed to its modules whole.
+    """The options that `vit_jax.ViT` adds to vit-pytorch's.
+
+    ViT inherits them, and hands them to its modules as one object.
 
     Args:
       posemb: position embedding: 'learned' for all tokens, 'learned_patches' for the patches only,
         or 'sincos2d', fixed, for the patches only.
       class_token: whether there is a cls token.
-      distilled: a distillation token (https://arxiv.org/abs/2012.12877) after the cls token, with
-        its own classifier; the logits are the mean of the two.
-      num_registers: register tokens (https://arxiv.org/abs/2309.16588) after those two.
+      distilled: whether a distillation token (https://arxiv.org/abs/2012.12877) follows the cls
+        token. It has its own classifier, and the logits are the mean of both.
+      num_registers: number of register tokens (https://arxiv.org/abs/2309.16588), after the cls and
+        distillation tokens.
       qkv_bias: whether queries, keys and values have a bias.
-      qk_norm: whether each head's queries and keys are normed (https://arxiv.org/abs/2302.05442).
-      layer_scale: initial factor of each block's output (https://arxiv.org/abs/2103.17239); None
-        for no LayerScale.
+      qk_norm: whether each head's queries and keys are normalised (https://arxiv.org/abs/2302.05442).
+      layer_scale: initial value of a learned factor for each feature of a block's output
+        (https://arxiv.org/abs/2103.17239); None for no LayerScale.
       norm_eps: added to the variance in every norm, [0, 1).
       gelu: 'erf', exact, or the 'tanh' approximation.
-      fc_norm: with pool='gap', norm the mean of the patches instead of the patches.
+      fc_norm: with pool='gap', normalise the mean of the patches instead of each patch.
       representation_size: features of a tanh layer before the classifier; 0 for none.
       dtype: of the computation, 'float32' or 'bfloat16'. Parameters, softmax, norms and logits are
-        float32 in either.
+        float32 in either case.
       attention: 'xla', or 'cudnn' for the fused kernel of NVIDIA GPUs, which needs bfloat16.
-      remat: what the backward pass recomputes instead of reading it from memory: 'none', 'dots'
+      remat: what the backward pass recomputes instead of reading from memory: 'none', 'dots'
         (all but the matrix products with parameters) or 'full' (whole layers).
       unroll: layers compiled into one iteration of the scan over layers.
     """
@@ -63,12 +66,12 @@ class Extras:
 
     @property
     def extras(self) -> 'Extras':
-        """These options alone, without the arguments of a ViT that inherits them."""
+        """A copy of these options alone, without a ViT's other arguments."""
         return Extras(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Extras)})
 
     @property
     def prefix(self) -> dict[str, int]:
-        """The tokens before the patches: parameter names and numbers, in order."""
+        """The tokens before the patches, in order: parameter name → number of tokens."""
         numbers = {
             'cls_token': int(self.class_token),
             'dist_token': int(self.distilled),
@@ -89,7 +92,7 @@ class Extras:
     def positions(
         self, learned: Any, grid: tuple[int, int], dim: int
     ) -> Float[Array | np.ndarray, '1 n d']:
-        """The position embedding of all tokens: zero for the prefix unless that is learned too.
+        """The position embedding of all tokens: zero for the prefix unless it is learned too.
 
         Args:
           learned: the parameter, [1, num_positions, d]; None if there is none.

@@ -1,8 +1,8 @@
 """From tokens to logits: the pooling, the last norm and the classifier.
 
-The norm comes after the pooling where vit-pytorch has it (pool 'cls' and 'mean') and with
-`fc_norm`; before it in big_vision's 'gap' and 'map' (https://github.com/google-research/big_vision,
-`models/vit.py`). For 'cls' the two are the same.
+With pool 'cls' or 'mean', as in vit-pytorch, or with `fc_norm`, the norm follows the pooling. With
+'gap' or 'map' it precedes it, as in big_vision (https://github.com/google-research/big_vision,
+`models/vit.py`). For 'cls' the order makes no difference.
 """
 
 import flax.linen as nn
@@ -67,8 +67,8 @@ class Head(nn.Module):
         if self.extras.distilled:
             self.dist = Linear(features, self.num_classes)
 
-    def pooled(self, x: Float[Array, 'b n d']) -> Float[Array, 'b *tokens d']:
-        """What is classified of the tokens: [b, d], or [b, 2, d] with a distillation token."""
+    def pool_tokens(self, x: Float[Array, 'b n d']) -> Float[Array, 'b *tokens d']:
+        """What the classifier reads: [b, d], or [b, 2, d] with a distillation token."""
         if self.extras.distilled:
             return x[:, :2]
         if self.pool == 'cls':
@@ -81,7 +81,7 @@ class Head(nn.Module):
         return patches.mean(axis=1) if self.pool == 'gap' else self.attention_pool(patches)
 
     def __call__(self, x: Float[Array, 'b *tokens d']) -> Float[Array, 'b num_classes']:
-        """Logits of what was pooled."""
+        """Logits of the pooled tokens."""
         norm, classifier = self.layers
         x = x.astype(jnp.float32)
         if not self.norms_first:

@@ -104,7 +104,8 @@ class Transformer(nn.Module):
             x = self.ff(x, train=train) + x
             return x, None
 
-        # One compiled layer, run `depth` times; parameters are stacked along a leading axis.
+        # for layer in layers: x = layer(x). One layer is compiled and run `depth` times; parameters
+        # are stacked along a leading axis.
         layers = nn.scan(
             rematerialize(layer, self.extras.remat, self.extras.unroll),
             length=self.depth,
@@ -173,7 +174,7 @@ class ViT(Extras, nn.Module, kw_only=True):
         self.to_patch_embedding = extras.linear(patch_dim, self.dim)
         n = extras.num_positions(math.prod(self.grid))
         self.pos_embedding = embedding('pos_embedding', n) if n else None
-        self.cls_tokens = [embedding(name, n) for name, n in extras.prefix.items()]
+        self.prefix_tokens = [embedding(name, n) for name, n in extras.prefix.items()]
         self.drop = nn.Dropout(self.emb_dropout)
         self.transformer = Transformer(
             self.dim, self.depth, self.heads, self.dim_head, self.mlp_dim, self.dropout, extras
@@ -186,15 +187,15 @@ class ViT(Extras, nn.Module, kw_only=True):
         self, images: Num[Array | np.ndarray, 'b h w c'], train: bool = False
     ) -> Float[Array, 'b num_classes']:
         check_images(self, images.shape)
-        (p1, p2), (_, h, w, _) = pair(self.patch_size), images.shape
+        (p1, p2), (_, height, width, _) = pair(self.patch_size), images.shape
         x = rearrange(jnp.asarray(images), 'b (h p1) (w p2) c -> b (h w) (p1 p2 c)', p1=p1, p2=p2)
         x = self.to_patch_embedding(x)
         b, n, d = x.shape
-        cls_tokens = [jnp.repeat(tokens.astype(x.dtype), b, axis=0) for tokens in self.cls_tokens]
-        x = jnp.concatenate((*cls_tokens, x), axis=1)
-        pos_embedding = self.positions(self.pos_embedding, (h // p1, w // p2), d)
-        x += pos_embedding[:, : self.num_prefix + n].astype(x.dtype)
+        prefix = [jnp.repeat(tokens.astype(x.dtype), b, axis=0) for tokens in self.prefix_tokens]
+        x = jnp.concatenate((*prefix, x), axis=1)
+        positions = self.extras.positions(self.pos_embedding, (height // p1, width // p2), d)
+        x += positions[:, : self.num_prefix + n].astype(x.dtype)
         x = self.drop(x, deterministic=not train)
         x = self.transformer(x, train)
-        x = self.mlp_head.pooled(x)
+        x = self.mlp_head.pool_tokens(x)
         return self.mlp_head(x)

@@ -24,7 +24,7 @@ class Jit:
     def __init__(self, devices: Sequence[jax.Device], batch_size: int) -> None:
         mesh = Mesh(np.array(devices), ('data',))
         self.replicated = NamedSharding(mesh, PartitionSpec())
-        self.split = NamedSharding(mesh, PartitionSpec('data'))
+        self.sharded = NamedSharding(mesh, PartitionSpec('data'))
         self.batch_size = batch_size
         self.rows = own_rows(devices, batch_size)
 
@@ -35,7 +35,7 @@ class Jit:
         return state
 
     def put_batch(self, batch: Any) -> Any:
-        return put_rows(batch, self.split)
+        return put_rows(batch, self.sharded)
 
     def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return jax.jit(step, donate_argnums=0, out_shardings=self.replicated)
@@ -51,14 +51,15 @@ class Pmap:
 
     def __init__(self, devices: Sequence[jax.Device], batch_size: int) -> None:
         self.devices = devices
-        self.split = NamedSharding(Mesh(np.array(devices), ('data',)), PartitionSpec('data'))
+        self.sharded = NamedSharding(Mesh(np.array(devices), ('data',)), PartitionSpec('data'))
         self.batch_size = batch_size
         self.rows = own_rows(devices, batch_size)
 
     def spread(self, state: Any) -> Any:
         copies = len(self.devices)
         return jax.tree.map(
-            lambda x: jax.device_put(np.broadcast_to(x, (copies, *np.shape(x))), self.split), state
+            lambda x: jax.device_put(np.broadcast_to(x, (copies, *np.shape(x))), self.sharded),
+            state,
         )
 
     def collect(self, state: Any) -> Any:
@@ -67,7 +68,7 @@ class Pmap:
     def put_batch(self, batch: Any) -> Any:
         share = self.batch_size // len(self.devices)
         shares = jax.tree.map(lambda x: x.reshape(-1, share, *x.shape[1:]), batch)
-        return put_rows(shares, self.split)
+        return put_rows(shares, self.sharded)
 
     def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return jax.pmap(

@@ -15,15 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flax.traverse_util import flatten_dict
-
 from vit_jax.errors import InputError
 from vit_jax.run.json_files import read_json, write_json
-
-# Changing one of these options makes another run, since parameters, optimizer state or data change,
-FIXED = ('model.', 'data.', 'init.', 'optim.name', 'optim.freeze', 'optim.layer_decay')
-# except for these of them, which may change on resume.
-FREE = ('model.dtype', 'model.dropout', 'model.emb_dropout', 'data.dir', 'data.on_error')
+from vit_jax.run.resume import check_resumable
 
 
 @contextlib.contextmanager
@@ -32,13 +26,12 @@ def open_run_directory(
 ) -> Iterator[Path]:
     """Creates or reopens a run directory and locks it.
 
-    Options that shape neither the parameters nor the data may change on resume; changes are
-    printed.
+    What may change on resume is in `vit_jax.run.resume`.
 
     Args:
       workdir: the folder.
       config: every option, nested.
-      description: see `start_run`.
+      description: see `record_run`.
 
     Raises:
       InputError: if it cannot be written, is in use, or holds another model or other data.
@@ -63,7 +56,7 @@ def open_run_directory(
                     f'wait for it, or choose another --workdir'
                 ) from None
         if has_checkpoint(path):
-            _compare_runs(path, config, description)
+            check_resumable(path, config, description)
         yield path
 
 
@@ -72,7 +65,7 @@ def has_checkpoint(run_directory: Path) -> bool:
     return any(path.name.isdecimal() for path in run_directory.glob('checkpoints/*/'))
 
 
-def start_run(
+def record_run(
     run_directory: Path, config: dict[str, Any], description: dict[str, Any], counts: dict[str, int]
 ) -> None:
     """Writes what is known of a run before its first step.
@@ -120,42 +113,3 @@ def add_skipped(run_directory: Path, skipped: dict[str, dict[int, str]]) -> int:
     if known:
         write_json(path, known)
     return sum(map(len, known.values()))
-
-
-def _compare_runs(path: Path, config: dict[str, Any], description: dict[str, Any]) -> None:
-    """Prints how a run differs from the one in a run directory.
-
-    Raises:
-      InputError: if it is another model, other data or another optimizer.
-    """
-    old = _settings(read_json(path / 'config.json'), read_json(path / 'description.json'))
-    new = _settings(config, description)
-    changes = {
-        name: f'{name}: {old.get(name)} there, {new.get(name)} here'
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    }
-    # Without host-side crops and skipped pictures, streaming and memory give identical batches, so
-    # memory_gib may change.
-    identical = not new['augment.random_resized_crop'] and new['data.on_error'] == 'raise'
-    free = (*FREE, 'data.memory_gib') if identical else FREE
-    # Options that are newer than the run are only reported.
-    forbidden = [
-        text
-        for name, text in changes.items()
-        if name.startswith(FIXED) and name not in free and name in old
-    ]
-    if forbidden:
-        raise InputError(
-            f'--workdir={path} already holds a different run ({"; ".join(forbidden)}); '
-            f'choose another --workdir or restore those values'
-        )
-    for text in changes.values():
-        print(f'{path}: {text}')
-
-
-def _settings(config: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-    """Every option by its full name; the model's as they were resolved, not as they were asked."""
-    options = flatten_dict(config, sep='.')
-    others = {name: value for name, value in options.items() if not name.startswith('model.')}
-    return others | {f'model.{name}': value for name, value in description['model'].items()}

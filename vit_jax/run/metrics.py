@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 
 class MetricsWriter:
-    """Appends to `metrics.jsonl`, one object a line, and to `tensorboard/`.
+    """Appends to `metrics.jsonl`, one JSON object per line, and to `tensorboard/`.
 
-    Lines after `first_step` are dropped: they are left over from a run that was interrupted before
-    it saved that far, and those steps are about to be repeated.
+    Lines after `first_step` are dropped. They are left over from a run that was interrupted before
+    its next checkpoint, and those steps are about to be repeated.
 
     Args:
       run_directory: an existing folder.
-      first_step: number of steps done before.
+      first_step: number of steps already done.
     """
 
     def __init__(self, run_directory: Path, first_step: int) -> None:
@@ -40,7 +40,7 @@ class MetricsWriter:
         self._tensorboard.close()
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Writes one line, which is in the file when this returns."""
+        """Writes one line and flushes it to the file."""
         self.lines.append({'step': step, 'split': split, **metrics})
         self._file.write(json.dumps(self.lines[-1]) + '\n')
         self._file.flush()
@@ -49,7 +49,7 @@ class MetricsWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, up to the first that was cut off."""
+    """The lines of a `metrics.jsonl`, up to the first incomplete one."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -67,10 +67,10 @@ class Reporter:
 
     Args:
       run_directory: an existing folder.
-      first_step: number of steps done before.
+      first_step: number of steps already done.
       num_steps: of the whole run.
       batch_size: examples per step.
-      log_every_steps: period of the training lines; 0 for the last step only.
+      log_every_steps: steps between training lines; 0 for a line at the last step only.
       learning_rate: schedule: steps done → learning rate of the next step.
     """
 
@@ -93,7 +93,7 @@ class Reporter:
         self._window: list[dict[str, float]] = []  # metrics of the steps since the last line
         self._clock: float | None = None  # set at the end of the first step, which compiles
         self._timed_steps = 0  # since the clock was set
-        self._waited = 0.0  # seconds since the clock was set spent waiting for batches
+        self._waited = 0.0  # seconds spent waiting for batches since the clock was set
         self._paused = False  # whether the run has evaluated since the last step
         self._bar = tqdm(
             initial=first_step,
@@ -116,7 +116,7 @@ class Reporter:
         return self._writer.lines
 
     def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches; the share of time spent waiting for them is reported as 'data_wait'."""
+        """The same batches; the share of time spent waiting for them becomes 'data_wait'."""
         while True:
             if self._paused:  # evaluations and saves do not count as time between steps
                 self._restart_clock()
@@ -147,7 +147,7 @@ class Reporter:
             return
         step, pending = self._pending
         self._pending = None
-        metrics = _fetch(step, pending)
+        metrics = fetch_finite(step, pending)
         if self._clock is None:
             self._restart_clock()
         else:
@@ -160,7 +160,7 @@ class Reporter:
             speed = self._speed()
             self._restart_clock()
             means = {
-                name: sum(metrics[name] for metrics in self._window) / len(self._window)
+                name: sum(window[name] for window in self._window) / len(self._window)
                 for name in metrics
             }
             means['learning_rate'] = float(self._learning_rate(step - 1))
@@ -174,7 +174,7 @@ class Reporter:
           FloatingPointError: see `train`.
         """
         self.flush()
-        self._report(step, 'test', _fetch(step, metrics))
+        self._report(step, 'test', fetch_finite(step, metrics))
         self._paused = True
 
     def was_tested(self, step: int) -> bool:
@@ -204,17 +204,17 @@ class Reporter:
 
 
 def show_speed(metrics: dict[str, float]) -> str:
-    """'images_per_second' for a person to read; empty if it is not known."""
+    """'images_per_second' as text; empty if it is unknown."""
     speed = metrics.get('images_per_second')
     return '' if speed is None else f', {speed:,.0f} images/s'
 
 
 def is_due(step: int, every_steps: int, num_steps: int) -> bool:
-    """Whether a periodic event is due after `step` steps; always after the last."""
+    """Whether a periodic event is due after `step` steps; after the last, it always is."""
     return step == num_steps or (every_steps > 0 and step % every_steps == 0)
 
 
-def _fetch(step: int, metrics: Any) -> dict[str, float]:
+def fetch_finite(step: int, metrics: Any) -> dict[str, float]:
     """Brings a step's metrics to the host.
 
     Raises:
@@ -224,7 +224,7 @@ def _fetch(step: int, metrics: Any) -> dict[str, float]:
     for name, value in values.items():
         if not math.isfinite(value):
             raise FloatingPointError(
-                f'step {step}: {name} is {value}, and this step was not saved; '
+                f'step {step}: {name} is {value}; the step was not saved, '
                 f'try a lower optim.learning_rate, a longer warm-up or optim.clip_norm'
             )
     return values

@@ -1,18 +1,20 @@
-"""From a config to objects: the only place, beside the loop, that reads options."""
+"""From a config to objects: the only place, besides the loop, that reads options."""
 
 import math
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 from vit_jax.augment.augment import augment
+from vit_jax.data.batches import train_batches
 from vit_jax.data.folder import FolderSource
 from vit_jax.data.memory import InMemory
 from vit_jax.data.order import TrainOrder
 from vit_jax.data.preprocess import Preprocessing
-from vit_jax.data.sources import open_split
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.data.stream import Stream
 from vit_jax.data.tfds import TfdsSource
 from vit_jax.errors import InputError
@@ -28,14 +30,14 @@ from vit_jax.train.optim import (
     stop_frozen,
 )
 from vit_jax.train.start import Start, start_from_run, start_from_weights
-from vit_jax.train.step import Learner
+from vit_jax.train.step import Learner, step_keys
 
 
 class Splits(NamedTuple):
     """The training and the test split of a run.
 
     Args:
-      train, test: their examples.
+      train, test: the examples of each.
     """
 
     train: InMemory | Stream
@@ -46,7 +48,7 @@ class Splits(NamedTuple):
 
     @property
     def num_examples(self) -> dict[str, int]:
-        """The number of examples in each."""
+        """The number of examples in each split."""
         return {'train': self.train.num_examples, 'test': self.test.num_examples}
 
     @property
@@ -58,13 +60,13 @@ class Splits(NamedTuple):
 def find_start(
     config: Any, class_names: list[str], channels: int, run_directory: Path | None = None
 ) -> Start:
-    """The model that a config asks for.
+    """The model that a run starts from, and its preprocessing.
 
     Args:
-      config: with `init`, `model` and `data`.
+      config: every option.
       class_names: of the data.
       channels: of the data's pictures.
-      run_directory: if it has a checkpoint, weights are not needed any more.
+      run_directory: if it holds a checkpoint, init.weights is not read again.
 
     Raises:
       InputError: if an option is wrong, or the weights do not fit.
@@ -89,8 +91,8 @@ def find_start(
     for name in ('image_size', 'mean', 'std', 'crop_fraction'):
         if data[name] is None:
             raise InputError(
-                f'init.weights: expected a run directory or a weight file, got none, and '
-                f'data.{name} is unset too'
+                f'init.weights: expected a run directory or a weight file that brings data.{name}, '
+                f'got none; set either'
             )
     size = pair(data.image_size)
     preprocessing = Preprocessing(size, channels, data.mean, data.std, data.crop_fraction)
@@ -138,19 +140,48 @@ def train_order(config: Any, num_examples: int, rows: range) -> TrainOrder:
     """The order in which a run visits its examples.
 
     Args:
-      rows: those of each batch that this process reads.
+      rows: the rows of each batch that this process reads.
 
     Raises:
-      InputError: if the repeats do not divide the batch.
+      InputError: if data.repeats does not divide batch_size.
     """
     return TrainOrder(num_examples, config.batch_size, rows, config.seed, config.data.repeats)
 
 
+def training_batch(config: Any, step: int) -> tuple[jax.Array, jax.Array, list[str], str]:
+    """The augmented batch of one step, as it goes into the model but for mean and std.
+
+    Args:
+      config: every option.
+      step: its number, from 1.
+
+    Returns:
+      Images uint8 [b, h, w, c]; targets [b, num_classes], without label smoothing; class names; and
+      the name of the data.
+    """
+    source = open_source(config.data.source, config.data.dir)
+    start = find_start(config, source.class_names, source.channels)
+    examples = open_examples(config, source, config.data.train_split, start.preprocessing)
+    order = train_order(config, examples.num_examples, range(config.batch_size))
+    with train_batches(examples, order, range(step - 1, step), lambda batch: batch) as batches:
+        batch = next(batches)
+    augment = create_augment(config, examples, len(source.class_names), None)
+    _, train_key = jax.random.split(jax.random.key(config.seed))
+
+    @jax.jit
+    def augmented(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        keys, _ = step_keys(train_key, step - 1, batch['position'])
+        return augment(batch['image'], batch['label'], keys, label_smoothing=0.0)
+
+    images, targets = augmented(batch)
+    return images, targets, source.class_names, f'{source.name}, {config.data.train_split}'
+
+
 def count_steps(config: Any, num_examples: int) -> int:
-    """The length of a run: `num_steps`, or as many as `num_epochs` take.
+    """The number of steps of a run: `num_steps` if set, else enough for `num_epochs`.
 
     Raises:
-      InputError: if that is not at least one.
+      InputError: if it is less than one.
     """
     if config.num_steps is not None:
         num_steps = config.num_steps
@@ -175,17 +206,17 @@ def create_augment(
     """
     options = dict(config.augment)
     if isinstance(examples, Stream):
-        options['random_resized_crop'] = 0.0  # a stream crops the original pictures
+        options['random_resized_crop'] = 0.0  # a stream has cropped the original pictures
     return partial(augment, num_classes=num_classes, axis_name=axis_name, **options)
 
 
 def create_reporter(
     config: Any, run_directory: Path, steps: range, schedule: optax.Schedule
 ) -> Reporter:
-    """Reports the steps of a run.
+    """A reporter for the steps of a run.
 
     Args:
-      steps: those that are left.
+      steps: those still to do.
       schedule: steps done → learning rate.
     """
     return Reporter(
@@ -205,7 +236,7 @@ def create_learner(
     num_steps: int,
     axis_name: str | None,
 ) -> tuple[Learner, optax.Schedule]:
-    """What a config trains, and its learning rate as a function of the steps done.
+    """The learner that a config describes, and its learning-rate schedule.
 
     Args:
       start: from `find_start`.

@@ -11,7 +11,7 @@ from vit_jax.data.sources import open_source
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel
 from vit_jax.run.checkpoint import Checkpoints
-from vit_jax.run.directory import add_skipped, open_run_directory, start_run
+from vit_jax.run.directory import add_skipped, open_run_directory, record_run
 from vit_jax.run.metrics import is_due
 from vit_jax.train.build import (
     count_steps,
@@ -57,19 +57,19 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         eval_step = parallel.eval_step(learner.eval_step)
         print(*start.notes, f'{source.name}: {splits}, {len(source.class_names)} classes', sep='\n')
 
-        # All user input has been checked by now: Checkpoints starts threads, so nothing should
-        # fail after this.
+        # All options have been checked by now: from here on, only an example or a loss that is not
+        # finite can stop the run.
         with Checkpoints(run_directory) as checkpoints:
             init_key, train_key = jax.random.split(jax.random.key(config.seed))
-            inputs = init_key, jnp.zeros((1, *start.preprocessing.shape)), start.params
+            init_args = init_key, jnp.zeros((1, *start.preprocessing.shape)), start.params
             done = saved = checkpoints.newest or 0
             if done:
                 print(f'{run_directory}: {min(done, num_steps)} of {num_steps} steps are done')
-                state = checkpoints.restore(done, jax.eval_shape(learner.init, *inputs))
+                state = checkpoints.restore(done, jax.eval_shape(learner.init, *init_args))
             else:
-                state = jax.jit(learner.init)(*inputs)
+                state = jax.jit(learner.init)(*init_args)
             if done < num_steps:
-                start_run(run_directory, config.to_dict(), description, splits.num_examples)
+                record_run(run_directory, config.to_dict(), description, splits.num_examples)
             state = parallel.spread(state)
             steps = range(done, num_steps)
             with (
@@ -80,22 +80,22 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                     for batch in report.timed(batches):
                         state, metrics = train_step(state, batch, train_key)
                         done += 1
-                        report.train(done, metrics)
-                        saves = is_due(done, config.checkpoint_every_steps, num_steps)
-                        if saves or is_due(done, config.eval_every_steps, num_steps):
-                            metrics = evaluate(eval_step, state, splits.test, parallel)
-                            report.test(done, metrics)
-                        if saves:
+                        report.train(done, metrics)  # raises if the step before was not finite
+                        save_due = is_due(done, config.checkpoint_every_steps, num_steps)
+                        if save_due or is_due(done, config.eval_every_steps, num_steps):
+                            test_metrics = evaluate(eval_step, state, splits.test, parallel)
+                            report.test(done, test_metrics)
+                        if save_due:
                             add_skipped(run_directory, splits.skipped)
-                            checkpoints.save(done, parallel.collect(state), metrics)
+                            checkpoints.save(done, parallel.collect(state), test_metrics)
                             saved = done
-                except InputError:  # an example is unusable: keep what was learned before it
+                except InputError:  # an example is unusable: keep what was learned so far
                     report.flush()
                     if done > saved:
                         add_skipped(run_directory, splits.skipped)
                         checkpoints.save(done, parallel.collect(state), metrics=None)
                     raise
-                if not report.was_tested(done):
+                if not report.was_tested(done):  # a finished run whose last line is missing
                     report.test(done, evaluate(eval_step, state, splits.test, parallel))
             if count := add_skipped(run_directory, splits.skipped):
                 print(f'{run_directory}: {count} examples were skipped, see skipped.json')

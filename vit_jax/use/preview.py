@@ -7,11 +7,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from vit_jax.data.batches import train_batches
-from vit_jax.data.sources import open_source
 from vit_jax.errors import InputError
-from vit_jax.train.build import create_augment, find_start, open_examples, train_order
-from vit_jax.train.step import step_keys
+from vit_jax.train.build import training_batch
 
 CELL = 112  # pixels; pictures with a shorter side are enlarged to at least this
 MARGIN, LINE = 8, 15
@@ -34,26 +31,10 @@ def preview(config: Any, step: int = 1, rows: int = 4, columns: int = 8) -> Imag
         raise InputError(
             f'expected step, rows and columns of at least 1, got {step}, {rows}, {columns}'
         )
-    source = open_source(config.data.source, config.data.dir)
-    start = find_start(config, source.class_names, source.channels)
-    examples = open_examples(config, source, config.data.train_split, start.preprocessing)
-    order = train_order(config, examples.num_examples, range(config.batch_size))
-    with train_batches(examples, order, range(step - 1, step), lambda batch: batch) as batches:
-        batch = next(batches)
-    augment = create_augment(config, examples, len(source.class_names), None)
-    _, train_key = jax.random.split(jax.random.key(config.seed))
-
-    @jax.jit
-    def run(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        keys, _ = step_keys(train_key, step - 1, batch['position'])
-        return augment(batch['image'], batch['label'], keys, label_smoothing=0.0)
-
-    images, targets = jax.device_get(run(batch))
-    title = (
-        f'{source.name}, {config.data.train_split}: step {step}, '
-        f'{min(rows * columns, config.batch_size)} of {config.batch_size} images'
-    )
-    return contact_sheet(images[: rows * columns], targets, source.class_names, columns, title)
+    images, targets, class_names, name = jax.device_get(training_batch(config, step))
+    shown = min(rows * columns, len(images))
+    title = f'{name}: step {step}, {shown} of {len(images)} images'
+    return contact_sheet(images[:shown], targets, class_names, columns, title)
 
 
 def contact_sheet(

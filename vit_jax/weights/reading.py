@@ -12,14 +12,14 @@ from vit_jax.errors import InputError
 from vit_jax.model.arguments import argument_names
 from vit_jax.model.shapes import pair, parameter_shapes
 from vit_jax.model.vit import ViT
-from vit_jax.weights import google, huggingface, seed, timm
+from vit_jax.weights import google, huggingface, timm, vit_pytorch
 from vit_jax.weights.accounting import HEAD, shorten, to_flax
 from vit_jax.weights.files import Arrays, Tensors, as_input_error, read_tensors
 from vit_jax.weights.huggingface_folder import read_folder
 from vit_jax.weights.resize import ADAPTED, METHODS, adapt
-from vit_jax.weights.run import load_run
+from vit_jax.weights.run_directory import load_run
 
-FORMATS = {'google': google, 'timm': timm, 'huggingface': huggingface, 'seed': seed}
+FORMATS = {'google': google, 'timm': timm, 'huggingface': huggingface, 'seed': vit_pytorch}
 # Arguments that the arrays determine; metadata must agree.
 SIZES = {
     'image_size',

@@ -1,0 +1,65 @@
+"""What may change when a run resumes."""
+
+from pathlib import Path
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from vit_jax.errors import InputError
+from vit_jax.run.json_files import read_json
+
+# These shape the parameters, the optimizer's state or the data, so changing them makes another run,
+FIXED = ('model.', 'data.', 'init.', 'optim.name', 'optim.freeze', 'optim.layer_decay')
+# except for these.
+FREE = ('model.dtype', 'model.dropout', 'model.emb_dropout', 'data.dir', 'data.on_error')
+
+
+def check_resumable(
+    run_directory: Path, config: dict[str, Any], description: dict[str, Any]
+) -> None:
+    """Validates that a run directory holds the run that is about to resume; prints what changed.
+
+    Options are compared as they were resolved: spelling out a default changes nothing. How the
+    model is executed is not stored, so it may change.
+
+    Args:
+      run_directory: with a checkpoint.
+      config: every option, nested.
+      description: see `vit_jax.run.directory.record_run`.
+
+    Raises:
+      InputError: if it holds another model, other data or another optimizer.
+    """
+    old = _resolved(
+        read_json(run_directory / 'config.json'), read_json(run_directory / 'description.json')
+    )
+    new = _resolved(config, description)
+    changes = {
+        name: f'{name}: {old.get(name)} there, {new.get(name)} here'
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    }
+    # Without host-side crops and skipped pictures, streaming and memory give identical batches, so
+    # memory_gib may change.
+    identical = not new['augment.random_resized_crop'] and new['data.on_error'] == 'raise'
+    free = (*FREE, 'data.memory_gib') if identical else FREE
+    # Options that are newer than the run are only reported.
+    forbidden = [
+        text
+        for name, text in changes.items()
+        if name.startswith(FIXED) and name not in free and name in old
+    ]
+    if forbidden:
+        raise InputError(
+            f'--workdir={run_directory} already holds a different run ({"; ".join(forbidden)}); '
+            f'choose another --workdir or restore those values'
+        )
+    for text in changes.values():
+        print(f'{run_directory}: {text}')
+
+
+def _resolved(config: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
+    """Every option by its full name; those of the model as it was built."""
+    options = flatten_dict(config, sep='.')
+    others = {name: value for name, value in options.items() if not name.startswith('model.')}
+    return others | {f'model.{name}': value for name, value in description['model'].items()}
