@@ -1,5 +1,6 @@
 """Shared by all tests: eight CPU devices, checked array shapes, prepared digits."""
 
+import fcntl
 import functools
 import importlib.util
 import os
@@ -10,11 +11,11 @@ from pathlib import Path
 
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_PLATFORMS'] = 'cpu'
-# Compiling is most of the work. Many tests compile the same programs, which workers and child
-# processes share for the session; and what LLVM adds to XLA's own optimisations is left out.
+# Compiling is most of the work, and many tests compile the same programs. Workers and child
+# processes share them, and LLVM's optimisations, which come after XLA's own, are left out.
 SESSION = os.environ.get('PYTEST_XDIST_TESTRUNUID', str(os.getpid()))
-COMPILED = Path(tempfile.gettempdir()) / f'vit_jax-tests-{SESSION}'
-os.environ['JAX_COMPILATION_CACHE_DIR'] = str(COMPILED)
+SHARED = Path(tempfile.gettempdir()) / f'vit_jax-tests-{SESSION}'
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(SHARED / 'compiled')
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
@@ -32,19 +33,21 @@ sys.path.insert(0, str(ROOT))
 
 
 def pytest_unconfigure(config):
-    """Removes the compiled programs at the end, in the process that all workers belong to."""
+    """Removes what the workers shared, in the process that started them."""
     if not hasattr(config, 'workerinput'):
-        shutil.rmtree(COMPILED, ignore_errors=True)
+        shutil.rmtree(SHARED, ignore_errors=True)
 
 
 @pytest.fixture(scope='session')
-def data_dir(tmp_path_factory) -> str:
-    """A TFDS folder in which `tfds:digits` is prepared."""
+def data_dir() -> str:
+    """A TFDS folder in which `tfds:digits` is prepared, by the first worker that needs it."""
     from vit_jax.data.sources import open_source
 
-    folder = str(tmp_path_factory.mktemp('tfds'))
-    open_source('tfds:digits', folder).prepare()
-    return folder
+    SHARED.mkdir(exist_ok=True)
+    with (SHARED / 'lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        open_source('tfds:digits', str(SHARED / 'tfds')).prepare()
+    return str(SHARED / 'tfds')
 
 
 @pytest.fixture(scope='session')
@@ -68,6 +71,7 @@ def small_digits_config(data_dir):
 
     config = digits.get_config()
     config.data.dir = data_dir
+    config.data.train_split, config.data.test_split = 'train[:96]', 'test[:48]'
     config.num_steps = 6
     config.batch_size = 16
     config.log_every_steps = 2

@@ -159,9 +159,9 @@ def test_all_augmentation_is_identical_on_eight_devices():
     assert (expected[0] != images).any(axis=(1, 2, 3)).all()
 
     parallel = create_parallel('jit', BATCH)
-    step = jax.jit(functools.partial(augment, **ALL), out_shardings=parallel.split)
+    step = jax.jit(functools.partial(augment, **ALL), out_shardings=parallel.sharded)
     arrays = parallel.put_batch((images, labels))
-    sharded = step(*arrays, jax.device_put(keys, parallel.split))
+    sharded = step(*arrays, jax.device_put(keys, parallel.sharded))
     assert len(sharded[0].sharding.device_set) == 8
 
     parallel = create_parallel('pmap', BATCH)

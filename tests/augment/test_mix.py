@@ -145,8 +145,8 @@ def mixed_by(mode, devices):
     parallel = create_parallel(mode, BATCH, jax.devices()[:devices])
     images, targets = parallel.put_batch((IMAGES, TARGETS))
     if mode == 'jit':
-        keys = jax.device_put(KEYS, parallel.split)
-        mixed = jax.jit(function, out_shardings=parallel.split)(images, targets, keys)
+        keys = jax.device_put(KEYS, parallel.sharded)
+        mixed = jax.jit(function, out_shardings=parallel.sharded)(images, targets, keys)
         assert all(len(x.sharding.device_set) == devices for x in mixed)
     else:
         keys = KEYS.reshape(devices, -1)

@@ -74,7 +74,7 @@ def test_sincos2d_follows_its_formula_and_takes_smaller_images():
     model = vit_jax.create_model(
         'Ti/16', image_size=64, pool='gap', class_token=False, posemb='sincos2d', depth=1
     )
-    variables = model.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
     assert model.apply(variables, np.zeros((1, 32, 48, 3), np.float32)).shape == (1, 1000)
 
 
@@ -116,7 +116,7 @@ def test_variant_computes_its_published_formulas():
     """Against a forward pass in float64, written from the papers: qkv bias, tanh GELU, eps 1e-6."""
     model = vit_jax.create_model('Ti/16', image_size=32, num_classes=5, depth=2)
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
-    variables = model.init(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     rng = np.random.default_rng(1)
     # Small activations before the first norm, so that its epsilon matters.
     params = jax.tree.map(lambda x: rng.normal(size=x.shape, scale=0.2), variables['params'])

@@ -90,7 +90,7 @@ def test_initial_parameters_are_distributed_as_in_vit_pytorch(vit_pytorch):
 
     arguments = SMALL | dict(dim=64, mlp_dim=96, depth=4)
     _, model, theirs = build(vit_pytorch, arguments, randomise=False)
-    ours = model.init(jax.random.key(1), jnp.zeros((1, 16, 16, 3)))
+    ours = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 16, 16, 3)))
     ours, theirs = flatten_dict(ours['params']), flatten_dict(theirs['params'])
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -102,7 +102,7 @@ def test_initial_parameters_are_distributed_as_in_vit_pytorch(vit_pytorch):
 
 
 def test_layers_are_initialised_differently():
-    variables = vit_jax.ViT(**SMALL).init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    variables = jax.jit(vit_jax.ViT(**SMALL).init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     kernel = variables['params']['transformer']['ff']['fn']['net_0']['kernel']
     assert not np.allclose(kernel[0], kernel[1])
 
@@ -110,24 +110,25 @@ def test_layers_are_initialised_differently():
 def test_dropout_acts_only_in_training():
     model = vit_jax.ViT(**SMALL, dropout=0.5, emb_dropout=0.5)
     images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
-    variables = model.init(jax.random.key(0), images)
-    plain = vit_jax.ViT(**SMALL).apply(variables, images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    apply = jax.jit(model.apply, static_argnames='train')
+    plain = jax.jit(vit_jax.ViT(**SMALL).apply)(variables, images)
     key = {'dropout': jax.random.key(2)}
-    np.testing.assert_array_equal(model.apply(variables, images, rngs=key), plain)
-    trained = model.apply(variables, images, train=True, rngs=key)
+    np.testing.assert_array_equal(apply(variables, images, rngs=key), plain)
+    trained = apply(variables, images, train=True, rngs=key)
     assert np.abs(trained - plain).max() > 0.1
-    other = model.apply(variables, images, train=True, rngs={'dropout': jax.random.key(3)})
+    other = apply(variables, images, train=True, rngs={'dropout': jax.random.key(3)})
     assert np.abs(trained - other).max() > 0.1
 
 
 def test_bfloat16_is_close_to_float32_with_float32_parameters():
     images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
     half = vit_jax.ViT(**SMALL, dtype='bfloat16')
-    variables = half.init(jax.random.key(0), images)
+    variables = jax.jit(half.init)(jax.random.key(0), images)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
-    logits = half.apply(variables, images)
+    logits = jax.jit(half.apply)(variables, images)
     assert logits.dtype == jnp.float32
-    expected = vit_jax.ViT(**SMALL).apply(variables, images)
+    expected = jax.jit(vit_jax.ViT(**SMALL).apply)(variables, images)
     assert 1e-6 < relative_error(logits, np.asarray(expected)) < 0.1
 
 
@@ -154,7 +155,7 @@ def test_wrong_arguments_raise_at_construction(change, message):
 @pytest.mark.parametrize('shape', [(1, 16, 16, 1), (1, 15, 16, 3), (1, 32, 32, 3)])
 def test_images_of_wrong_shape_raise(shape):
     model = vit_jax.ViT(**SMALL)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     with pytest.raises(InputError, match='expected images'):
         model.apply(variables, jnp.zeros(shape))
 
@@ -162,7 +163,7 @@ def test_images_of_wrong_shape_raise(shape):
 @pytest.mark.parametrize('options', [dict(remat='dots'), dict(remat='full'), dict(unroll=3)])
 def test_remat_and_unrolling_give_the_same_gradients(options):
     images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
-    variables = vit_jax.ViT(**SMALL).init(jax.random.key(0), images)
+    variables = jax.jit(vit_jax.ViT(**SMALL).init)(jax.random.key(0), images)
     gradients, programs = [], []
     for switches in (dict(remat='none'), options):
         model = vit_jax.ViT(**SMALL, dropout=0.2, **switches)
@@ -186,8 +187,7 @@ sizes = dict(image_size=16, patch_size=4, num_classes=7, dim=24, depth=2, heads=
 for change in (
     {},
     dict(pool='gap', posemb='sincos2d', class_token=False),
-    dict(pool='map', posemb='learned_patches', num_registers=2),
-    dict(distilled=True, qk_norm=True, layer_scale=0.1),
+    dict(pool='map', posemb='learned_patches', num_registers=2, qk_norm=True, layer_scale=0.1),
 ):
     model = vit_jax.ViT(**sizes | change)
     images = jax.random.normal(jax.random.key(0), (7, 16, 16, 3))

@@ -8,8 +8,11 @@ from pictures import small_config
 
 import vit_jax
 from vit_jax.errors import InputError
-from vit_jax.run.directory import open_run_directory
+from vit_jax.run.directory import open_run_directory, record_run
 from vit_jax.run.metrics import Reporter
+from vit_jax.run.resume import check_resumable
+from vit_jax.train.build import find_start
+from vit_jax.train.start import describe
 from vit_jax.train.trainer import train
 
 
@@ -86,20 +89,21 @@ def test_run_older_than_an_option_resumes(digits_config, tmp_path, capsys):
     assert 'data.repeats: None there, 1 here' in capsys.readouterr().out
 
 
-def test_resolved_options_are_compared(digits_config, tmp_path, capsys):
+def test_resolved_options_are_compared(tmp_path, capsys):
     """Spelling out a default, or a variant's sizes, does not make another run."""
-    digits_config.model.update(dim=192, depth=12, heads=3, mlp_dim=768, dim_head=64)
-    digits_config.model.update(qkv_bias=True, norm_eps=1e-6, gelu='tanh')
-    digits_config.num_steps, digits_config.optim.warmup_steps = 1, 0
-    train(digits_config, str(tmp_path))
-    digits_config.model.update(dim=None, depth=None, heads=None, mlp_dim=None, dim_head=None)
-    digits_config.model.update(qkv_bias=None, norm_eps=None, gelu=None)
-    digits_config.model.update(variant='Ti/2', posemb='learned', num_registers=0)
-    train(digits_config, str(tmp_path))
-    assert '1 of 1 steps are done' in capsys.readouterr().out
-    digits_config.model.num_registers = 1
+
+    def described(**model):
+        config = vit_jax.default_config()
+        config.model.update(model)
+        return config.to_dict(), describe(find_start(config, ['a', 'b'], 3), ['a', 'b'])
+
+    sizes = dict(patch_size=4, dim=192, depth=12, heads=3, mlp_dim=768)
+    published = dict(qkv_bias=True, norm_eps=1e-6, gelu='tanh')
+    record_run(tmp_path, *described(**sizes, **published), {'train': 1})
+    check_resumable(tmp_path, *described(variant='Ti/4', posemb='learned', dim_head=64))
+    assert capsys.readouterr().out == ''
     with pytest.raises(InputError, match='different run .model.num_registers: 0 there, 1 here'):
-        train(digits_config, str(tmp_path))
+        check_resumable(tmp_path, *described(variant='Ti/4', num_registers=1))
 
 
 def test_finished_run_keeps_its_config(digits_config, tmp_path):

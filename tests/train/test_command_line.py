@@ -146,7 +146,7 @@ def test_help_shows_an_example_and_the_flags(capsys):
 
 def test_photographs_config_trains(photographs, tmp_path, capsys):
     """S/16 on crops of the original pictures; smaller and shorter here."""
-    small = ['model.depth=1', 'data.image_size=32', 'batch_size=8', 'num_steps=2']
+    small = ['model.dim=48', 'model.depth=1', 'data.image_size=32', 'batch_size=8', 'num_steps=2']
     status = train_py(
         '--config=configs/photographs.py',
         f'--workdir={tmp_path}',
@@ -158,4 +158,4 @@ def test_photographs_config_trains(photographs, tmp_path, capsys):
     assert status == 0, errors
     assert '21 pictures as a stream to train on' in output
     model, _ = vit_jax.load_weights(tmp_path)
-    assert (model.dim, model.depth, model.patch_size, model.qkv_bias) == (384, 1, 16, True)
+    assert (model.dim, model.depth, model.patch_size, model.qkv_bias) == (48, 1, 16, True)

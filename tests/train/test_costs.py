@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from jax import monitoring
 
 import vit_jax
 from benchmarks.plain_linen import PlainViT
@@ -13,14 +12,6 @@ from vit_jax.train.memory import training_memory
 
 SIZES = dict(image_size=32, patch_size=4, num_classes=10, dim=64, depth=4, heads=2, mlp_dim=128)
 BATCH_SIZE = 8
-
-
-@pytest.fixture(scope='module', autouse=True)
-def optimisations():
-    """Those that the other tests do without."""
-    jax.config.update('jax_disable_most_optimizations', False)
-    yield
-    jax.config.update('jax_disable_most_optimizations', True)
 
 
 def lower(**options):
@@ -102,32 +93,6 @@ def test_program_size_does_not_grow_with_depth():
         for options in (dict(depth=2), dict(depth=24), dict(depth=6, unroll=6))
     )
     assert deep < 1.05 * shallow < 0.7 * unrolled
-
-
-def count_compilations(digits_config, workdir, num_steps):
-    from vit_jax.train.trainer import train
-
-    compiled = []
-
-    def listen(event, duration, **_):
-        if event == '/jax/core/compile/backend_compile_duration':
-            compiled.append(event)
-
-    jax.clear_caches()
-    monitoring.register_event_duration_secs_listener(listen)
-    try:
-        digits_config.num_steps = num_steps
-        train(digits_config, str(workdir))
-    finally:
-        monitoring.unregister_event_duration_listener(listen)
-    return len(compiled)
-
-
-def test_longer_run_compiles_nothing_more(digits_config, tmp_path):
-    digits_config.eval_every_steps = 2
-    digits_config.checkpoint_every_steps = 4
-    short = count_compilations(digits_config, tmp_path / 'short', 4)
-    assert 2 <= short == count_compilations(digits_config, tmp_path / 'long', 12)
 
 
 def test_state_is_updated_in_place():

@@ -23,7 +23,7 @@ def test_evaluation_counts_each_example_once(data_dir, mode, num_devices, batch_
     )
     images = preprocessing.normalize(jax.numpy.asarray(examples.images))
     learner = Learner(model, preprocessing.normalize)
-    state = learner.init(jax.random.key(0), images[:1])
+    state = jax.jit(learner.init)(jax.random.key(0), images[:1])
     logits = np.float64(model.apply({'params': state.params}, images))
     log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     loss = -log_probabilities[np.arange(360), examples.labels].mean()

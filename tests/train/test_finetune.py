@@ -195,6 +195,7 @@ def test_head_is_kept_only_for_the_same_classes(
     finetune_config.init.head = 'keep'
     finetune_config.data.source = 'tfds:digits'
     finetune_config.data.dir = digits_config.data.dir
+    finetune_config.data.test_split = digits_config.data.test_split
     finetune_config.optim.learning_rate = 0.0
     last = train(finetune_config, str(tmp_path / 'kept'))
     before = metrics(pretrained)[-1]

@@ -42,7 +42,7 @@ def test_pattern_that_matches_nothing_raises():
 @pytest.mark.parametrize('decay', [1.0, 0.5])
 def test_updates_are_scaled_by_the_factors(decay):
     """Updates of frozen parameters are 0; only the others count for clipping."""
-    params = MODEL.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))['params']
+    params = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 8, 8, 3)))['params']
     rng = np.random.default_rng(0)
     freeze = ('cls_token', 'transformer/1/ff/*')
     factors = learning_rate_factors(params, decay, freeze)
@@ -85,7 +85,7 @@ def test_frozen_trunk_has_no_backward_pass():
             ),
             freeze=partial(stop_frozen, factors=factors),
         )
-        state = learner.init(jax.random.key(0), batch['image'])
+        state = jax.jit(learner.init)(jax.random.key(0), batch['image'])
         lowered = jax.jit(learner.train_step).lower(state, batch, jax.random.key(0))
         return lowered.compile().cost_analysis()['flops']
 

@@ -25,6 +25,7 @@ SMALL = [
     '--config.model.depth=2',
     '--config.model.dropout=0.1',
     '--config.optim.warmup_steps=5',
+    '--config.data.test_split=test[:48]',
 ]
 
 

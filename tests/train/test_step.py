@@ -32,7 +32,7 @@ def test_training_equals_pytorch(vit_pytorch):
             'sgd', schedule, weight_decay=0.0, b1=0.9, b2=0.999, clip_norm=1.0
         ),
     )
-    state = learner.init(jax.random.key(0), images[0], variables['params'])
+    state = learner.init(jax.random.key(0), jnp.asarray(images[0]), variables['params'])
     step = jax.jit(learner.train_step)
     peer_optimizer = torch.optim.SGD(theirs.parameters(), lr=1.0, momentum=0.9)
     for i in range(10):

@@ -4,6 +4,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from jax import monitoring
 
 from vit_jax.errors import InputError
 from vit_jax.run.metrics import read_metrics
@@ -37,7 +38,7 @@ def test_run_directory_is_complete(digits_config, tmp_path, capsys):
     assert description['preprocessing']['image_size'] == [8, 8]
     assert list((tmp_path / 'tensorboard').iterdir())
     printed = capsys.readouterr().out.splitlines()
-    pictures = '1,437 pictures in memory to train on, 360 pictures in memory to test'
+    pictures = '96 pictures in memory to train on, 48 pictures in memory to test'
     assert printed[0] == f'tfds:digits: {pictures}, 10 classes'
     assert len(printed) == 6 and printed[-1].startswith('step 6/6  test')
 
@@ -80,3 +81,27 @@ def test_unsupported_attention_raises(digits_config, tmp_path):
     digits_config.model.attention = 'cudnn'
     with pytest.raises(InputError, match="attention='cudnn': .* Choose 'xla'"):
         train(digits_config, str(tmp_path))
+
+
+def count_compilations(digits_config, workdir, num_steps):
+    compiled = []
+
+    def listen(event, duration, **_):
+        if event == '/jax/core/compile/backend_compile_duration':
+            compiled.append(event)
+
+    jax.clear_caches()
+    monitoring.register_event_duration_secs_listener(listen)
+    try:
+        digits_config.num_steps = num_steps
+        train(digits_config, str(workdir))
+    finally:
+        monitoring.unregister_event_duration_listener(listen)
+    return len(compiled)
+
+
+def test_longer_run_compiles_nothing_more(digits_config, tmp_path):
+    digits_config.eval_every_steps = 2
+    digits_config.checkpoint_every_steps = 4
+    short = count_compilations(digits_config, tmp_path / 'short', 4)
+    assert 2 <= short == count_compilations(digits_config, tmp_path / 'long', 12)
