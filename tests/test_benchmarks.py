@@ -3,23 +3,17 @@
 import json
 import os
 import runpy
-import subprocess
-import sys
-from pathlib import Path
 
+import processes
 from PIL import Image
+from processes import ROOT
 from sklearn.datasets import load_sample_image
-
-ROOT = Path(__file__).parents[1]
 
 
 def run(script, output):
-    command = [sys.executable, ROOT / 'benchmarks' / script, '--toy', '--output', output]
-    environment = os.environ | {'XLA_FLAGS': ''}  # one device, a user's default
-    process = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert process.returncode == 0, process.stderr
+    printed, _ = processes.run(ROOT / 'benchmarks' / script, '--toy', '--output', output)
     markdown = output.with_suffix('.md').read_text()
-    assert markdown.strip() in process.stdout
+    assert markdown.strip() in printed
     return json.loads(output.read_text()), markdown
 
 
@@ -66,11 +60,8 @@ def test_accelerator_needs_no_jaxtyping():
         f"runpy.run_path({str(ROOT / 'benchmarks/accelerator.py')!r}, run_name='__main__')"
     )
     last = len(runpy.run_path(str(ROOT / 'benchmarks/accelerator.py'))['TOY_PLAN']) - 1
-    command = [sys.executable, '-c', script, '--toy', '--child', str(last)]
-    environment = os.environ | {'XLA_FLAGS': ''}
-    process = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert process.returncode == 0, process.stderr
-    assert json.loads(process.stdout)['step_seconds'] > 0
+    printed, _ = processes.run('-c', script, '--toy', '--child', last)
+    assert json.loads(printed)['step_seconds'] > 0
 
 
 def test_input_pipeline_writes_its_table(tmp_path):
@@ -80,11 +71,9 @@ def test_input_pipeline_writes_its_table(tmp_path):
         (photographs / name).mkdir(parents=True)
         for i in range(8):
             china.crop((8 * i, 0, 300 + 8 * i, 300)).save(photographs / name / f'{i}.jpg')
-    command = [sys.executable, ROOT / 'benchmarks' / 'input_pipeline.py', '--rounds', '1']
-    command += ['--photographs', photographs, '--seconds', '0.1', '--output', tmp_path / 'a.json']
-    environment = os.environ | {'XLA_FLAGS': ''}
-    process = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert process.returncode == 0, process.stderr
+    command = [ROOT / 'benchmarks' / 'input_pipeline.py', '--rounds', '1', '--seconds', '0.1']
+    command += ['--photographs', photographs, '--output', tmp_path / 'a.json']
+    printed, _ = processes.run(*command)
     result = json.loads((tmp_path / 'a.json').read_text())
     cores = len(os.sched_getaffinity(0))
     assert len(result['photographs']) == 2 * len({1, cores})
@@ -94,4 +83,4 @@ def test_input_pipeline_writes_its_table(tmp_path):
     assert all(0 <= share <= 1 for share in result['data_wait'].values())
     assert len(result['resident_mib_by_epoch']) == 12
     assert min(result['gather'].values()) > 0
-    assert (tmp_path / 'a.md').read_text() in process.stdout
+    assert (tmp_path / 'a.md').read_text() in printed

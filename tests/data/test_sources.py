@@ -13,7 +13,7 @@ from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.sources import open_source, open_split
 from vit_jax.train.trainer import train
 
-CIFAR = Path(__file__).parents[2] / 'shared' / 'data' / 'cifar10_jpeg.tar.xz'
+CIFAR = Path(__file__).parents[3] / 'shared' / 'data' / 'cifar10_jpeg.tar.xz'
 
 
 @pytest.mark.parametrize('memory_gib', [0.0, 1.0], ids=['stream', 'memory'])
