@@ -18,7 +18,7 @@ test: .venv/requirements-dev
 	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r requirements.txt --editable .
+	$(BIN)/python -m pip install --quiet -r requirements.txt --config-settings editable_mode=compat --editable .
 	touch $@
 
 # vit-pytorch's one file that the tests compare with needs torch alone, not all that it asks for.

@@ -48,6 +48,16 @@ def test_set_options_override_the_variant():
     assert (model.depth, model.pool, model.gelu, model.qkv_bias) == (6, 'gap', 'erf', True)
 
 
+def test_overridden_sizes_of_a_variant_are_noted():
+    """So that `--config.model.variant` on a recipe with sizes of its own is not silent."""
+    config = vit_jax.default_config()
+    config.model.variant, config.model.depth, config.model.dim = 'S/16', 6, 384
+    start = find_start(config, ['a', 'b'], 3)
+    assert start.notes == ['model.variant=S/16, with depth=6']
+    config.model.depth = None
+    assert find_start(config, ['a', 'b'], 3).notes == []
+
+
 def test_unset_options_take_the_models_defaults():
     """So a config without a variant is the seed's model, with sizes for small images."""
     config = vit_jax.default_config()

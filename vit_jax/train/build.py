@@ -97,7 +97,8 @@ def find_start(
     size = pair(data.image_size)
     preprocessing = Preprocessing(size, channels, data.mean, data.std, data.crop_fraction)
     sizes = {'image_size': size, 'channels': channels, 'num_classes': len(class_names)}
-    return Start(ViT(**DEFAULT_SIZES | arguments | sizes), None, preprocessing, [])
+    model = ViT(**DEFAULT_SIZES | arguments | sizes)
+    return Start(model, None, preprocessing, _overridden(config.model))
 
 
 def model_arguments(model: Any) -> dict[str, Any]:
@@ -112,6 +113,13 @@ def model_arguments(model: Any) -> dict[str, Any]:
     arguments = {name: value for name, value in model.items() if value is not None}
     variant = arguments.pop('variant', None)
     return (variant_arguments(variant) if variant else {}) | arguments
+
+
+def _overridden(model: Any) -> list[str]:
+    """A note on what a config sets differently from its variant."""
+    published = variant_arguments(model.variant) if model.variant else {}
+    changed = [f'{n}={model[n]}' for n, x in published.items() if model[n] not in (None, x)]
+    return [f'model.variant={model.variant}, with {", ".join(changed)}'] if changed else []
 
 
 def open_splits(
