@@ -117,7 +117,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Patterns of parameters to freeze, such as ('to_patch_embedding/*', 'transformer/[0-5]/*').
     config.optim.freeze = ()
 
-    # Applied in this order inside the compiled step, to each example on its own.
+    # Applied in this order, with random numbers of each example's own, inside the compiled step.
     config.augment = ml_collections.ConfigDict()
     # Smallest fraction of the area that is cropped and resized, 0.08 for photographs; 0: off. A
     # stream crops the original pictures, a split in memory the resized ones.

@@ -34,7 +34,7 @@ _ON_FIRST_USE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports on first use what needs Orbax or TFDS, so that importing the model alone is fast."""
+    """Imports on first use what is slow to import, so that importing the model alone is fast."""
     if name == 'train':  # the package of that name, which is callable
         return import_module('vit_jax.train')
     if name in _ON_FIRST_USE:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import monitoring
 
+import vit_jax
 from vit_jax.errors import InputError
 from vit_jax.run.metrics import read_metrics
 from vit_jax.train.trainer import train
@@ -13,7 +14,7 @@ from vit_jax.weights.run_directory import load_run
 
 
 def test_run_directory_is_complete(digits_config, tmp_path, capsys):
-    result = train(digits_config, str(tmp_path))
+    result = vit_jax.train(digits_config, str(tmp_path))
     lines = read_metrics(tmp_path / 'metrics.jsonl')
     assert [(line['step'], line['split']) for line in lines] == [
         (2, 'train'),

@@ -8,6 +8,7 @@ from vit_jax.commands import options
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('weights', metavar='SRC', help=options.WEIGHTS)
     parser.add_argument('to_path', metavar='DST', help='file, overwritten if it exists; new folder')
+    # Spelled out, because importing `FORMATS` would make --help slow.
     formats = ('google', 'timm', 'huggingface', 'seed')
     parser.add_argument('--to', required=True, choices=formats, help="seed: vit-pytorch's")
     options.add_overrides(parser)

@@ -1,4 +1,4 @@
-"""JPEG by libjpeg-turbo, decoding as little as a crop needs.
+"""JPEG by libjpeg-turbo, decoded no further down than a crop needs.
 
 simplejpeg raises on damage that Pillow and OpenCV ignore. A JPEG that it cannot take is left to
 Pillow, see `vit_jax.data.picture`.

@@ -1,6 +1,6 @@
 """Preprocessing of every picture before the model sees it, in training and inference alike.
 
-`resize` runs on the host, once per picture; `normalize` runs in the compiled step.
+`resize` runs on the host, `normalize` in the compiled step.
 """
 
 import dataclasses

@@ -6,7 +6,8 @@ A run directory holds
   checkpoints/STEP/  see `vit_jax.run.checkpoint`;
   metrics.jsonl and tensorboard/, see `vit_jax.run.metrics`;
   examples.json      the number of examples in each split;
-  skipped.json       the examples that were left out, and why; only if there are any.
+  skipped.json       the examples that were left out, and why; only if there are any;
+  lock               held by the process that trains.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ def open_run_directory(
       description: see `record_run`.
 
     Raises:
-      InputError: if it cannot be written, is in use, or holds another model or other data.
+      InputError: if it cannot be written, is in use, or holds a different run.
     """
     path = Path(workdir)
     try:

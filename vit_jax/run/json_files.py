@@ -1,4 +1,4 @@
-"""The JSON files of a run directory: written whole or not at all, read with one-line errors."""
+"""JSON files: written whole or not at all, read with one-line errors."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file of a run directory, see `parse_json`.
+    """Reads a JSON file of a run directory or a Hugging Face folder, see `parse_json`.
 
     Raises:
       InputError: if it is missing or not JSON.
@@ -31,7 +31,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Parses JSON; lists inside objects become tuples, which is what they were when written."""
+    """Parses JSON; lists inside objects become tuples, so that options compare equal."""
 
     def as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 from vit_jax.errors import InputError
 from vit_jax.run.json_files import read_json
 
-# These shape the parameters, the optimizer's state or the data, so changing them makes another run,
+# These shape the parameters, the optimizer's state or the pictures: changing one makes another run,
 FIXED = ('model.', 'data.', 'init.', 'optim.name', 'optim.freeze', 'optim.layer_decay')
 # except for these.
 FREE = ('model.dtype', 'model.dropout', 'model.emb_dropout', 'data.dir', 'data.on_error')
@@ -19,8 +19,8 @@ def check_resumable(
 ) -> None:
     """Validates that a run directory holds the run that is about to resume; prints what changed.
 
-    Options are compared as they were resolved: spelling out a default changes nothing. How the
-    model is executed is not stored, so it may change.
+    The model and the preprocessing are compared as they were resolved: spelling out a default
+    changes nothing. How the model is executed is not stored, so it may change.
 
     Args:
       run_directory: with a checkpoint.
@@ -59,7 +59,9 @@ def check_resumable(
 
 
 def _resolved(config: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-    """Every option by its full name; those of the model as it was built."""
+    """Every option by its full name; model and preprocessing as they were resolved."""
     options = flatten_dict(config, sep='.')
-    others = {name: value for name, value in options.items() if not name.startswith('model.')}
-    return others | {f'model.{name}': value for name, value in description['model'].items()}
+    asked = {name: value for name, value in options.items() if not name.startswith('model.')}
+    model = {f'model.{name}': value for name, value in description['model'].items()}
+    preprocessing = {f'data.{name}': x for name, x in description['preprocessing'].items()}
+    return asked | model | preprocessing

@@ -97,7 +97,8 @@ def learning_rate_factors(params: Any, layer_decay: float, freeze: Sequence[str]
 def stop_frozen(params: Any, factors: Any) -> Any:
     """The parameters, without a gradient where their factor is 0.
 
-    The backward pass that only frozen parameters need is then skipped.
+    The backward pass that only frozen parameters need is then skipped, unless only some layers of
+    them are frozen: the scan over layers computes the gradients of all.
     """
 
     def stop(param: jax.Array, factor: np.ndarray) -> jax.Array:
@@ -121,7 +122,8 @@ def create_optimizer(
 ) -> optax.GradientTransformation:
     """Clips the gradients' global norm, then AdamW or SGD with momentum.
 
-    Frozen parameters stay as they are and take no space in the optimizer's state.
+    Frozen parameters stay as they are. Unless only some layers of them are frozen, they take no
+    space in the optimizer's state.
 
     Weight decay is decoupled (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101) and scaled
     by the learning rate: each step subtracts learning_rate * weight_decay * kernel.

@@ -20,7 +20,7 @@ from vit_jax.weights.resize import ADAPTED, METHODS, adapt
 from vit_jax.weights.run_directory import load_run
 
 FORMATS = {'google': google, 'timm': timm, 'huggingface': huggingface, 'seed': vit_pytorch}
-# Arguments that the arrays determine; metadata must agree.
+# Arguments that the arrays determine or imply; metadata must agree.
 SIZES = {
     'image_size',
     'patch_size',
