@@ -5,9 +5,16 @@ import os
 import runpy
 
 import processes
+import pytest
 from PIL import Image
 from processes import ROOT
 from sklearn.datasets import load_sample_image
+
+
+@pytest.fixture(autouse=True)
+def optimisations(monkeypatch):
+    """Those that the other tests do without; at full size it takes them."""
+    monkeypatch.delenv('JAX_DISABLE_MOST_OPTIMIZATIONS')
 
 
 def run(script, output):

@@ -36,6 +36,7 @@ def test_sheet_shows_what_a_training_step_gets(digits_config, monkeypatch):
         return spy
 
     digits_config.batch_size = 8
+    digits_config.data.train_split = 'train'
     with monkeypatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(build, 'create_augment', spying)
         train(digits_config, folder)
@@ -123,6 +124,7 @@ def test_other_commands_reject_config_flags(capsys):
 
 def test_preview_names_a_bad_example(digits_config, tmp_path):
     digits_config.data.source = f'folder:{tmp_path}'
+    digits_config.data.train_split = 'train'
     (tmp_path / 'train' / 'ape').mkdir(parents=True)
     (tmp_path / 'train' / 'ape' / 'a.jpg').write_text('no picture')
     with pytest.raises(InputError, match='a.jpg: expected a picture'):

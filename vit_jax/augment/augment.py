@@ -6,6 +6,7 @@ split over devices.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import dm_pix
 import jax
@@ -113,7 +114,7 @@ def augment(
     return images, optax.smooth_labels(targets, label_smoothing)
 
 
-def check_augmentation(policy: str, color_jitter: tuple[float, ...]) -> None:
+def check_augmentation(policy: Any, color_jitter: Any) -> None:
     """Validates the options that are not plain numbers.
 
     Raises:

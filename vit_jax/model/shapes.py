@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from vit_jax.errors import InputError
 
 
-def pair(t: int | tuple[int, int]) -> tuple[int, int]:
+def pair(t: Any) -> tuple[int, int]:
     """A size in pixels as (height, width); an int means a square.
 
     Raises:
