@@ -215,13 +215,16 @@ def measure_training(photographs: Path, _: float) -> dict[str, float]:
                 'augment.random_resized_crop': AREA[0],
             },
         ),
-        ('a ViT of 4 layers on digits, in memory', 'tfds:digits', {'num_steps': 210}),
+        (
+            'a ViT of 4 layers on digits, in memory',
+            'tfds:digits',
+            {'num_steps': 60, 'model.depth': 4, 'model.dim': 96},
+        ),
     ):
         config = default.get_config()
         config.data.source = source
         config.log_every_steps = 10
         config.optim.warmup_steps = 5
-        config.model.depth, config.model.dim = 4, 96
         config.eval_every_steps = config.checkpoint_every_steps = 0
         config.update_from_flattened_dict(settings)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
