@@ -8,9 +8,7 @@ import numpy as np
 from references.parts import GELU, attend, layer_norm, patches, prepend
 
 CLASSIC = 'LayerNorm_0', 'MultiHeadDotProductAttention_1', 'LayerNorm_2', 'MlpBlock_3'
-
 LINEN = 'LayerNorm_0', 'MultiHeadDotProductAttention_0', 'LayerNorm_1', 'MlpBlock_0'
-
 MAP_HEAD = 'MultiHeadDotProductAttention_0', 'LayerNorm_0', 'MlpBlock_0'
 
 
