@@ -43,8 +43,11 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=5.0, help='per measurement')
     output = ROOT / 'benchmarks' / 'results' / 'input_pipeline.json'
     parser.add_argument('--output', type=Path, default=output)
+    parser.add_argument('--toy', action='store_true', help='takes seconds, as a quick check')
     parser.add_argument('--child', nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.toy:
+        arguments.rounds, arguments.seconds = 1, 0.1
     if arguments.child:
         what, cores = arguments.child
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
@@ -56,7 +59,9 @@ def main() -> None:
             with tarfile.open(photographs) as archive:
                 archive.extractall(Path(folder) / 'packed', filter='data')
             (photographs,) = (Path(folder) / 'packed').iterdir()
-        enlarged = enlarge(photographs, Path(folder) / 'enlarged')
+        sizes = {'as they are': photographs}
+        if not arguments.toy:
+            sizes['enlarged'] = enlarge(photographs, Path(folder) / 'enlarged')
 
         def run(what: str, cores: int, source: Path = photographs) -> Any:
             options = ['--photographs', source, '--seconds', str(arguments.seconds)]
@@ -65,8 +70,8 @@ def main() -> None:
 
         all_cores = len(os.sched_getaffinity(0))
         result: dict[str, Any] = {'machine': describe_machine(), 'photographs': {}}
-        for size, source in (('as they are', photographs), ('enlarged', enlarged)):
-            for cores in sorted({1, all_cores}):
+        for size, source in sizes.items():
+            for cores in {all_cores} if arguments.toy else sorted({1, all_cores}):
                 turns = [
                     {racer: run(racer, cores, source) for racer in RACERS}
                     for _ in range(arguments.rounds)
@@ -77,7 +82,7 @@ def main() -> None:
                 }
         result['entropy_decoding'] = run('entropy', 1)
         result['gather'] = run('gather', 1)
-        result['data_wait'] = run('training', all_cores)
+        result['data_wait'] = run('toy training' if arguments.toy else 'training', all_cores)
         result['resident_mib_by_epoch'] = run('memory', all_cores)
     markdown = tabulate(result)
     print(markdown, end='')
@@ -194,7 +199,7 @@ def measure_gather(_: Path, seconds: float) -> dict[str, float]:
     return speeds
 
 
-def measure_training(photographs: Path, _: float) -> dict[str, float]:
+def measure_training(photographs: Path, _: float, toy: bool = False) -> dict[str, float]:
     """The mean 'data_wait' that a run logs after its first ten steps."""
     import contextlib
 
@@ -207,18 +212,24 @@ def measure_training(photographs: Path, _: float) -> dict[str, float]:
             'Ti/16 on the photographs, streamed',
             f'folder:{photographs}',
             {
-                'num_steps': 30,
+                'num_steps': 20 if toy else 30,
                 'batch_size': 8,
                 'data.memory_gib': 0.0,
                 'data.image_size': SIZE,
                 'model.variant': 'Ti/16',
+                'model.depth': 1 if toy else 12,
                 'augment.random_resized_crop': AREA[0],
             },
         ),
         (
             'a ViT of 4 layers on digits, in memory',
             'tfds:digits',
-            {'num_steps': 60, 'model.depth': 4, 'model.dim': 96},
+            {
+                'num_steps': 20 if toy else 60,
+                'batch_size': 16 if toy else 128,
+                'model.depth': 1 if toy else 4,
+                'model.dim': 96,
+            },
         ),
     ):
         config = default.get_config()
@@ -268,6 +279,7 @@ CHILDREN = {
     'entropy': measure_entropy_decoding,
     'gather': measure_gather,
     'training': measure_training,
+    'toy training': functools.partial(measure_training, toy=True),
     'memory': measure_memory,
 }
 

@@ -52,13 +52,15 @@ def test_cifar10_as_a_folder_of_pictures_trains(tmp_path):
     assert source.class_names[:3] == ['airplane', 'automobile', 'bird']
     assert len(source.class_names) == 10
     preprocessing = Preprocessing((32, 32), 3, (0.5,), (0.5,))
-    examples = open_split(source, 'train', preprocessing)
-    assert examples.images.shape == (50_000, 32, 32, 3)
-    assert (np.bincount(examples.labels) == 5000).all()
+    for split, num_examples in (('train', 50_000), ('test', 10_000)):
+        examples = open_split(source, split, preprocessing)
+        assert examples.images.shape == (num_examples, 32, 32, 3)
+        assert (np.bincount(examples.labels) == num_examples // 10).all()
     settings = {'batch_size': 64, 'num_steps': 150, 'data.memory_gib': 1.0, 'model.dim': 32}
+    settings |= {'data.train_split': 'train[:20%]', 'data.test_split': 'test[:20%]'}
     config = small_config(tmp_path / 'cifar10', **settings, log_every_steps=0)
     config.eval_every_steps = config.checkpoint_every_steps = 0
     config.optim.learning_rate = 3e-3
     config.augment.random_resized_crop = 0.0
     result = train(config, str(tmp_path / 'run'))
-    assert result['accuracy'] > 0.2  # a tenth by chance; 10,000 test pictures
+    assert result['accuracy'] > 0.2  # a tenth by chance; 2,000 test pictures

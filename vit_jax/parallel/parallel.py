@@ -32,7 +32,7 @@ class Jit:
         return jax.device_put(state, self.replicated)
 
     def collect(self, state: Any) -> Any:
-        return state
+        return jax.tree.map(lambda x: x.addressable_data(0), state)
 
     def put_batch(self, batch: Any) -> Any:
         return put_rows(batch, self.sharded)

@@ -233,7 +233,7 @@ def create_reporter(
         num_steps=steps.stop,
         batch_size=config.batch_size,
         log_every_steps=config.log_every_steps,
-        learning_rate=schedule,
+        learning_rate=jax.jit(schedule),
     )
 
 
