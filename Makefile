@@ -12,7 +12,7 @@ test: .venv/requirements-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 .venv/requirements: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
