@@ -2,6 +2,7 @@ import contextlib
 import io
 import struct
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
@@ -10,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from vit_jax.data.jpeg import _height_offset as height_offset
-from vit_jax.data.picture import decode_crop, decode_picture, read_picture
+from vit_jax.data.picture import check_picture, decode_crop, decode_picture, read_picture
 from vit_jax.errors import InputError
 
 
@@ -124,6 +125,75 @@ def test_crop_decoded_at_lower_resolution_is_in_place(photo, shrink):
     difference = np.abs(part.astype(int) - np.asarray(expected))
     shifted = np.abs(part.astype(int) - np.roll(expected, 1, axis=1))
     assert difference.mean() < 8 < shifted.mean()
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_damage_is_found_in_whole_pictures_and_for_crops_alike(photo, seed):
+    """Bits flipped in the scan: either libjpeg warns, and both raise, or neither does."""
+    rng = np.random.default_rng(seed)
+    data = bytearray(encode(photo, quality=90))
+    data[rng.integers(len(data) // 2, len(data) - 2)] ^= 1 << rng.integers(8)
+    raised = []
+    for check in (decode_picture, check_picture):
+        try:
+            check(bytes(data), 'photo')
+        except InputError as error:
+            assert 'photo: expected a picture, but it is damaged: ' in str(error)
+            raised.append(check)
+    assert len(raised) in (0, 2)
+    if seed == 0:
+        assert raised
+
+
+def test_jpegs_that_simplejpeg_does_not_know_are_decoded_by_pillow(photo):
+    """4:4:1, made of a 4:1:1 of one row of blocks by turning its geometry."""
+    pixels = np.asarray(photo.resize((32, 8)))
+    data = bytearray(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), colorsubsampling='411'))
+    at = height_offset(bytes(data))
+    data[at : at + 4] = struct.pack('>HH', 32, 8)
+    assert data[at + 6] == 0x41
+    data[at + 6] = 0x14
+    assert decode_picture(bytes(data), 'photo').shape == (32, 8, 3)
+
+
+def test_bombs_are_refused_before_they_take_memory_or_time(photo):
+    image = Image.new('1', (8192, 8193))
+    for data in (encode(image, 'png'), encode(image.convert('L'))):
+        assert len(data) < 2**20
+        with pytest.raises(InputError, match=r'bomb: expected .* at most 67,108,864 pixels, got 8'):
+            decode_picture(data, 'bomb')
+    data = encode(photo.resize((1600, 1200)), progressive=True)
+    last = data.rindex(b'\xff\xda')
+    scans = data[:last] + 500 * data[last:-2] + data[-2:]
+    with pytest.raises(InputError, match=r'bomb: .* got 1600 x 1200 in 5\d\d scans'):
+        decode_picture(scans, 'bomb')
+
+
+def test_orientation_is_read_behind_fill_bytes_and_from_xmp(photo):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image = photo.resize((64, 48))
+    filled = encode(image, exif=exif).replace(b'\xff\xe1', b'\xff\xff\xff\xe1', 1)
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    for data in (filled, encode(image, xmp=xmp)):
+        assert decode_picture(data, 'photo').shape == (64, 48, 3)
+
+
+def test_tiff_is_turned_upright_once(photo):
+    image = photo.resize((64, 48))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    decoded = decode_picture(encode(image, 'tiff', exif=exif), 'photo')
+    np.testing.assert_array_equal(decoded, np.rot90(np.asarray(image), -1))
+
+
+@pytest.mark.parametrize('ending', ['.png', '.tiff'])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_more_than_8_bits_per_channel_are_refused(ending, channels):
+    pixels = np.zeros((8, 8, channels), np.uint16)
+    data = cv2.imencode(ending, pixels)[1].tobytes()
+    with pytest.raises(InputError, match='more than 8 bits per channel'):
+        decode_picture(data, 'picture')
 
 
 def bad_files():

@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 
 import numpy as np
 import processes
@@ -114,3 +115,17 @@ def test_unknown_sources_raise(source, message, data_dir):
 def test_unknown_splits_raise(split, data_dir):
     with pytest.raises(InputError, match='expected one of the splits .*train'):
         open_source('tfds:digits', data_dir).open(split)
+
+
+def test_data_sets_that_would_import_foreign_code_are_refused(data_dir, tmp_path):
+    """`features.json` names the classes of features, whose modules TFDS imports."""
+    shutil.copytree(data_dir, tmp_path / 'data')
+    (features,) = (tmp_path / 'data').glob('digits/*/features.json')
+    text = features.read_text()
+    own = 'tensorflow_datasets.core.features.class_label_feature.ClassLabel'
+    assert own in text
+    features.write_text(text.replace(own, 'antigravity.ClassLabel'))
+    with pytest.raises(InputError, match=r'features.json would import antigravity.ClassLabel'):
+        open_source('tfds:digits', str(tmp_path / 'data'))
+    with pytest.raises(InputError, match="got the namespace 'huggingface'"):
+        open_source('tfds:huggingface:mnist')

@@ -1,7 +1,7 @@
 """JPEG by libjpeg-turbo, decoded no further down than a crop needs.
 
-simplejpeg raises on damage that Pillow and OpenCV ignore. A JPEG that it cannot take is left to
-Pillow, see `vit_jax.data.picture`.
+A JPEG is damaged if libjpeg warns of it. simplejpeg raises on such warnings, Pillow and OpenCV
+ignore them. A JPEG that it cannot take at all is left to Pillow, see `vit_jax.data.picture`.
 """
 
 import contextlib
@@ -17,7 +17,9 @@ from PIL import ExifTags, Image
 
 from vit_jax.errors import InputError
 
-MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's bound for a decompression bomb
+MAX_PIXELS = 2**26  # of a picture; a larger one may be a decompression bomb
+USUAL_SCANS = 12  # of a progressive JPEG; more cost as many times the pixels
+XMP = b'http://ns.adobe.com/xap/1.0/\0'
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
@@ -56,35 +58,71 @@ def read_header(data: bytes, name: str) -> Jpeg | None:
       name: of the picture, for errors.
 
     Raises:
-      InputError: if it is so large that it must be an attack.
+      InputError: if it takes too long or too much memory to decode, see `check_size`.
     """
     if not data.startswith(b'\xff\xd8'):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+    except Exception:  # such as KeyError for 4:4:1
         return None
-    if height * width > MAX_PIXELS:
-        raise InputError(
-            f'{name}: expected a picture of at most {MAX_PIXELS:,} pixels, got {width} x {height}'
-        )
+    # No marker occurs within scan data; one in a thumbnail does no harm here.
+    check_size(height, width, name, data.count(b'\xff\xda'))
     if colours not in ('YCbCr', 'RGB', 'Gray'):
         return None
     orientation = 1
     # Only then, because Pillow's parser takes a tenth of the time of decoding.
-    if any(data.startswith(b'Exif\0\0', at + 4) for at, _ in _segments(data)):
+    if any(data.startswith((b'Exif\0\0', XMP), at + 4) for at, _ in _segments(data)):
         with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as picture:
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     return Jpeg(height, width, 'GRAY' if colours == 'Gray' else 'RGB', orientation)
 
 
-def decode_jpeg(data: bytes, jpeg: Jpeg) -> UInt8[np.ndarray, 'h w c'] | None:
-    """The whole picture, upright; None if simplejpeg fails."""
+def check_size(height: int, width: int, name: str, num_scans: int = 1) -> None:
+    """Validates that a picture takes neither too much memory nor too long to decode.
+
+    Args:
+      height, width: pixels.
+      name: of the picture, for errors.
+      num_scans: of a progressive JPEG, each of which passes over all pixels.
+
+    Raises:
+      InputError: if it has more than 2²⁶ pixels, about 67 megapixels, or so many scans that it
+        takes as long as one.
+    """
+    if height * width * max(1, num_scans // USUAL_SCANS) > MAX_PIXELS:
+        scans = f' in {num_scans} scans' if num_scans > USUAL_SCANS else ''
+        raise InputError(
+            f'{name}: expected a picture of at most {MAX_PIXELS:,} pixels, got {width} x '
+            f'{height}{scans}; make it smaller'
+        )
+
+
+def decode_jpeg(data: bytes, jpeg: Jpeg, name: str) -> UInt8[np.ndarray, 'h w c'] | None:
+    """The whole picture, upright; None if simplejpeg cannot take it.
+
+    Raises:
+      InputError: if it is damaged.
+    """
+    pixels = _decode_strictly(data, jpeg, name)
+    return None if pixels is None else UPRIGHT.get(jpeg.orientation, np.asarray)(pixels)
+
+
+def check_jpeg(data: bytes, jpeg: Jpeg, name: str) -> None:
+    """Raises InputError if a JPEG is damaged; decodes an eighth of its resolution."""
+    _decode_strictly(data, jpeg, name, min_height=1, min_width=1, min_factor=8)
+
+
+def _decode_strictly(data: bytes, jpeg: Jpeg, name: str, **options: int) -> np.ndarray | None:
     try:
-        pixels = simplejpeg.decode_jpeg(data, jpeg.colours)
-    except ValueError:
+        return simplejpeg.decode_jpeg(data, jpeg.colours, **options)
+    except Exception as error:
+        warning = error
+    try:
+        simplejpeg.decode_jpeg(data, jpeg.colours, strict=False, **options)
+    except Exception:
         return None
-    return UPRIGHT.get(jpeg.orientation, np.asarray)(pixels)
+    raise InputError(f'{name}: expected a picture, but it is damaged: {warning}')
 
 
 def decode_jpeg_around(
@@ -92,8 +130,9 @@ def decode_jpeg_around(
 ) -> tuple[UInt8[np.ndarray, 'h w c'], Box] | None:
     """Pixels that contain a chosen part, upright, and where it lies in them.
 
-    Decoding stops at the part's lower edge (1.2 times as many pictures per second). A part that is
-    at least twice as large as needed is decoded at a lower resolution.
+    Decoding stops at the part's lower edge (1.2 times as many pictures per second), so damage goes
+    unnoticed: `check_jpeg` finds it. A part that is at least twice as large as needed is decoded at
+    a lower resolution.
 
     Args:
       choose: (height, width) of the upright picture → the part.
@@ -120,7 +159,7 @@ def decode_jpeg_around(
             min_factor=2,
             strict=rows == jpeg.height,  # otherwise the truncation is intended
         )
-    except ValueError:
+    except Exception:
         return None
     scales = pixels.shape[0] / rows, pixels.shape[1] / jpeg.width
     pixels = UPRIGHT.get(jpeg.orientation, np.asarray)(pixels)
@@ -150,5 +189,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Offsets and markers of a JPEG's segments, up to the scan data."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        if data[at + 1] == 0xFF:  # a fill byte
+            at += 1
+            continue
         yield at, data[at + 1]
         at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')

@@ -14,7 +14,15 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from vit_jax.data.jpeg import UPRIGHT, Box, decode_jpeg, decode_jpeg_around, read_header
+from vit_jax.data.jpeg import (
+    UPRIGHT,
+    Box,
+    check_jpeg,
+    check_size,
+    decode_jpeg,
+    decode_jpeg_around,
+    read_header,
+)
 from vit_jax.errors import InputError
 
 PILLOW_FORMATS = (
@@ -70,12 +78,18 @@ def decode_picture(data: bytes, name: str) -> UInt8[np.ndarray, 'h w c']:
       Grey (c = 1) or RGB (c = 3). Palettes and CMYK become RGB; transparency is dropped.
 
     Raises:
-      InputError: if it is not a picture, is damaged, has more than 8 bits per channel, or is so
-        large that it must be an attack (179 megapixels, Pillow's bound).
+      InputError: if it is not a picture, is damaged, has more than 8 bits per channel, or takes too
+        much memory or time to decode, see `vit_jax.data.jpeg.check_size`.
     """
-    if (jpeg := read_header(data, name)) and (pixels := decode_jpeg(data, jpeg)) is not None:
+    if (jpeg := read_header(data, name)) and (pixels := decode_jpeg(data, jpeg, name)) is not None:
         return pixels
     return _decode_by_pillow(data, name)
+
+
+def check_picture(data: bytes, name: str) -> None:
+    """Raises InputError if a JPEG is damaged, of which `decode_crop` may not see the place."""
+    if jpeg := read_header(data, name):
+        check_jpeg(data, jpeg, name)
 
 
 def decode_crop(
@@ -116,13 +130,18 @@ def crop_and_resize(
 def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as picture:
-            if picture.mode.startswith(('I', 'F')):
+            check_size(picture.height, picture.width, name)
+            stored = ' '.join(str(tile.args) for tile in picture.tile)  # such as 'RGB;16B'
+            if picture.mode.startswith(('I', 'F')) or ';16' in stored:
                 raise ValueError(f'it has more than 8 bits per channel, mode {picture.mode}')
+            picture.load()  # turns a TIFF upright, and no other format
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
             mode = 'L' if picture.mode in ('1', 'L', 'LA') else 'RGB'
             # Through RGBA, because Pillow warns about palettes with a transparent colour.
             opaque = picture.convert('RGBA') if picture.mode == 'P' else picture
             pixels = np.asarray(opaque.convert(mode))
+    except InputError:
+        raise
     except UnidentifiedImageError:
         raise InputError(f'{name}: expected a picture, but its format is unknown') from None
     except Exception as error:  # Pillow's parsers raise all sorts of errors on damaged files

@@ -16,12 +16,13 @@ import numpy as np
 from vit_jax.data.crop import ATTEMPTS, choose_crop
 from vit_jax.data.memory import Batch, num_cores
 from vit_jax.data.order import EvalOrder, TrainOrder, random_uniform
-from vit_jax.data.picture import crop_and_resize, decode_crop
+from vit_jax.data.picture import check_picture, crop_and_resize, decode_crop
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.records import Reader, Record
 from vit_jax.errors import InputError
 
 CHUNK = 16  # rows per decoding task, at most; single rows cost a tenth of the speed
+HELD = 6  # batches of decoded images, at most
 LOOKAHEAD = 8  # steps whose orders are cached; threads may be at different steps
 
 
@@ -43,6 +44,7 @@ class Stream:
         self._preprocessing = preprocessing
         self._min_area = min_area
         self.skipped = reader.skipped
+        self._intact = np.zeros(len(reader), bool)  # pictures that were checked as a whole
 
     def __str__(self) -> str:
         return f'{self.num_examples:,} pictures as a stream'
@@ -59,11 +61,12 @@ class Stream:
         examples = functools.lru_cache(maxsize=LOOKAHEAD)(order.examples)
 
         def row(step: int, at: int) -> dict[str, Any]:
-            to_pixels = self._eval_pixels
-            if self._min_area:
-                to_pixels = functools.partial(self._train_pixels, order.seed, step, order.rows[at])
+            to_pixels: Any = self._eval_pixels
             first = int(examples(step)[at])
             for index in itertools.chain(range(first, self.num_examples), range(first)):
+                if self._min_area:
+                    place = index, order.seed, step, order.rows[at]
+                    to_pixels = functools.partial(self._train_pixels, place)
                 if found := self._reader.read(index, to_pixels):
                     return _named(*found) | {'position': np.int32(order.rows[at])}
             raise InputError(f'expected pictures, but none is usable: {self.skipped[first]}')
@@ -88,8 +91,18 @@ class Stream:
     def _eval_pixels(self, record: Record) -> np.ndarray:
         return self._preprocessing.resize(record.decode())
 
-    def _train_pixels(self, seed: int, step: int, row: int, record: Record) -> np.ndarray:
-        """A random-resized-crop; its random numbers depend only on seed, step and row."""
+    def _train_pixels(self, place: tuple[int, int, int, int], record: Record) -> np.ndarray:
+        """A random-resized-crop; its random numbers depend only on seed, step and row.
+
+        A picture is checked as a whole when its first crop is due.
+
+        Args:
+          place: index in the split; seed, step and row.
+        """
+        index, seed, step, row = place
+        if isinstance(record.picture, bytes) and not self._intact[index]:
+            check_picture(record.picture, record.name)
+            self._intact[index] = True
         uniform = random_uniform(2 * ATTEMPTS + 2, seed, step, row)
 
         def choose(height: int, width: int) -> Any:

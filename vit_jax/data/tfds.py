@@ -1,13 +1,17 @@
 """`tfds:NAME`: any TFDS data set of labelled images; prepared once, read without TensorFlow."""
 
+import contextlib
 import difflib
+import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import file_utils
 
 from vit_jax.data.records import Record
 from vit_jax.data.tfrecord import TfRecords, convert
@@ -80,6 +84,7 @@ class TfdsSource:
 
         self.name = f'tfds:{name}'
         try:
+            _refuse_foreign_code(name, data_dir)
             self._builder = tfds.builder(name, data_dir=data_dir)
             if not self._builder.is_prepared():
                 self._builder = tfds.builder(name, data_dir=data_dir, file_format=ARRAY_RECORD)
@@ -88,7 +93,10 @@ class TfdsSource:
             near = difflib.get_close_matches(name.split('/')[0].split(':')[0], known, n=1)
             hint = f'; did you mean tfds:{near[0]}?' if near else ', see tensorflow.org/datasets'
             raise InputError(f'{self.name}: no such data set{hint}') from None
-        except (ValueError, AssertionError, TypeError) as error:  # no such version or config
+        except InputError as error:
+            raise InputError(f'{self.name}: {error}') from None
+        # No such version or config; or TFDS looks into a path that cannot exist.
+        except (ValueError, AssertionError, TypeError, OSError) as error:
             reason = ' '.join(str(error).split()) or type(error).__name__
             raise InputError(f'{self.name} cannot be opened: {reason}') from None
         self._image_key, self._label_key = self._supervised_keys()
@@ -184,3 +192,34 @@ class TfdsSource:
                 f'{self.name} cannot be prepared: {reason[:500]}; if you have downloaded its files '
                 f'by hand, run python -m vit_jax prepare {self.name} --manual-dir FOLDER'
             ) from error
+
+
+def _refuse_foreign_code(name: str, data_dir: str | None) -> None:
+    """Validates that opening a data set runs no code but that of TFDS and of registered builders.
+
+    `features.json` of a prepared data set names classes, whose modules TFDS imports.
+
+    Raises:
+      InputError: if the name has a namespace, or a prepared data set a feature of another package.
+    """
+    dataset, _ = tfds.core.naming.parse_builder_name_kwargs(name)
+    if dataset.namespace:
+        raise InputError(
+            f'expected NAME/CONFIG:VERSION, got the namespace {dataset.namespace!r}, which would '
+            f'download; prepare the data set with TFDS and name it alone'
+        )
+
+    def foreign(content: Any) -> list[str]:
+        if isinstance(content, dict):
+            own = content.get('pythonClassName', 'tensorflow_datasets.')
+            found = [] if str(own).startswith('tensorflow_datasets.') else [str(own)]
+            return found + foreign(list(content.values()))
+        return [x for part in content for x in foreign(part)] if isinstance(content, list) else []
+
+    for folder in file_utils.list_data_dirs(data_dir):
+        for path in Path(os.path.expanduser(folder)).glob(f'{dataset.name}/**/features.json'):
+            names: list[str] = []
+            with contextlib.suppress(ValueError, OSError):  # TFDS says what is wrong with it
+                names = foreign(json.loads(path.read_text()))
+            if names:
+                raise InputError(f'{path} would import {names[0]}; expected features of TFDS')

@@ -5,6 +5,7 @@ Shapes are known before the arrays are read, so a mismatch is reported before it
 
 import contextlib
 import functools
+import hashlib
 import json
 import math
 import os
@@ -21,9 +22,11 @@ import safetensors.numpy
 from vit_jax.errors import InputError
 from vit_jax.model.arguments import argument_names, stored_arguments
 from vit_jax.model.vit import ViT
-from vit_jax.run.json_files import parse_json
+from vit_jax.run.json_files import CHECKSUM, checksum, parse_json
+from vit_jax.run.machine import check_memory
 
 TORCH = ('.pt', '.pth', '.bin')
+MAX_INFLATION = 20  # of an archive of more than 256 MiB
 
 
 class Stored(NamedTuple):
@@ -61,11 +64,7 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
         else:
             raise InputError(f'{path}: expected a file ending in .npz, .safetensors, .pt or .pth')
     size = sum(4 * math.prod(stored.shape) for stored in tensors.values())
-    if size > (limit := _memory()):
-        raise InputError(
-            f'{path}: its arrays need {size / 2**30:,.1f} GiB, but this machine has '
-            f'{limit / 2**30:,.1f} GiB'
-        )
+    check_memory(f'{path}: its arrays', size)
     return tensors, metadata
 
 
@@ -104,8 +103,12 @@ def write_tensors(
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
         if path.suffix == '.safetensors':
-            ours = {'arguments': stored_arguments(model), 'description': description}
-            text = json.dumps(ours)
+            ours = {
+                'arguments': stored_arguments(model),
+                'description': description,
+                'arrays': {name: _hash(array) for name, array in arrays.items()},
+            }
+            text = json.dumps(ours | {CHECKSUM: checksum(ours)})
             safetensors.numpy.save_file(arrays, temporary, {'vit_jax': text, **metadata})
         elif path.suffix == '.npz':
             with temporary.open('wb') as file:
@@ -122,21 +125,35 @@ def write_tensors(
 def _open_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     names = {'F16': 'float16', 'BF16': 'bfloat16', 'F32': 'float32', 'F64': 'float64'}
     file = safetensors.safe_open(path, 'numpy')
+    metadata = parse_json((file.metadata() or {}).get('vit_jax', '{}'))
+    if isinstance(metadata, dict) and metadata.pop(CHECKSUM, None) not in (
+        None,
+        checksum(metadata),
+    ):
+        raise InputError(f'{path}: the file is damaged: the checksum of its metadata differs')
+    parts = metadata.values() if isinstance(metadata, dict) else [metadata]
+    if not all(isinstance(part, dict) for part in parts) or metadata.keys() - {
+        'arguments',
+        'description',
+        'arrays',
+    }:
+        raise InputError(f"{path}: its metadata 'vit_jax' is not in this package's format")
+    hashes = metadata.pop('arrays', {})
+
+    def read(name: str) -> np.ndarray:
+        array = file.get_tensor(name)
+        if hashes and hashes.get(name) != _hash(array):
+            raise InputError(f'{path}: the file is damaged: the checksum of {name} differs')
+        return array
+
     tensors = {}
     for name in file.keys():  # noqa: SIM118
         part = file.get_slice(name)
         tensors[name] = Stored(
             tuple(part.get_shape()),
             names.get(part.get_dtype(), part.get_dtype()),
-            functools.partial(file.get_tensor, name),
+            functools.partial(read, name),
         )
-    metadata = parse_json((file.metadata() or {}).get('vit_jax', '{}'))
-    parts = metadata.values() if isinstance(metadata, dict) else [metadata]
-    if not all(isinstance(part, dict) for part in parts) or metadata.keys() - {
-        'arguments',
-        'description',
-    }:
-        raise InputError(f"{path}: its metadata 'vit_jax' is not in this package's format")
     unknown = metadata.get('arguments', {}).keys() - set(argument_names(ViT))
     if unknown:
         raise InputError(
@@ -145,10 +162,17 @@ def _open_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     return tensors, metadata
 
 
+def _hash(array: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()
+
+
 def _open_npz(path: Path) -> Tensors:
     """Reads the arrays' headers and validates them against the sizes in the archive's directory."""
     tensors = {}
     archive = zipfile.ZipFile(path)
+    inflated = sum(info.file_size for info in archive.infolist())
+    if inflated > MAX_INFLATION * path.stat().st_size + 2**28:
+        raise ValueError(f'it inflates to {inflated / 2**30:,.1f} GiB, which weights do not')
     for info in archive.infolist():
         name = info.filename.removesuffix('.npy')
         with archive.open(info) as file:
@@ -203,13 +227,6 @@ def _open_torch(path: Path) -> Tensors:
             functools.partial(read, tensor),
         )
     return tensors
-
-
-def _memory() -> int:
-    """Memory of this machine in bytes; 64 GiB if unknown."""
-    if hasattr(os, 'sysconf') and 'SC_PHYS_PAGES' in os.sysconf_names:
-        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    return 64 * 2**30
 
 
 def _import_torch(path: Path) -> Any:
