@@ -72,9 +72,15 @@ def augment(
       The images, and for each a target: a distribution over the classes.
 
     Raises:
-      InputError: if the policy is unknown or the colour jitter is out of range.
+      InputError: if the policy is unknown, the colour jitter is out of range, or the padding is
+        larger than the image.
     """
     check_augmentation(policy, color_jitter)
+    if pad_and_crop > min(images.shape[1:3]):
+        raise InputError(
+            f'augment.pad_and_crop: expected at most the {min(images.shape[1:3])} pixels of an '
+            f'image, got {pad_and_crop}'
+        )
     operate: dict[str, Callable[[Image, jax.Array], Image]] = {
         'randaugment': partial(randaugment, num_ops=num_ops, magnitude=magnitude),
         'autoaugment': autoaugment,

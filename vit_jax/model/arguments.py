@@ -43,6 +43,8 @@ def check_arguments(vit: Any) -> None:
     for name in sizes:
         if not isinstance(value := getattr(vit, name), int) or not 1 <= value <= 2**20:
             raise InputError(f'expected {name} a whole number from 1 to 1,048,576, got {value!r}')
+    if vit.depth > 2**12:
+        raise InputError(f'expected a depth of at most 4,096, got {vit.depth:,}')
     for name in ('dropout', 'emb_dropout', 'norm_eps'):
         value = getattr(vit, name)
         if not isinstance(value, int | float) or not 0 <= value < 1:
@@ -56,8 +58,8 @@ def check_arguments(vit: Any) -> None:
         if getattr(vit, name) not in known:
             raise InputError(f'expected {name} out of {known}, got {getattr(vit, name)!r}')
     for name in ('num_registers', 'representation_size'):
-        if not isinstance(value := getattr(vit, name), int) or value < 0:
-            raise InputError(f'expected {name} a whole number of at least 0, got {value!r}')
+        if not isinstance(value := getattr(vit, name), int) or not 0 <= value <= 2**16:
+            raise InputError(f'expected {name} a whole number from 0 to 65,536, got {value!r}')
     if vit.pool == 'cls' and not vit.class_token:
         raise InputError("pool='cls': expected class_token=True; or choose pool='gap' or 'map'")
     if vit.distilled and vit.pool != 'cls':

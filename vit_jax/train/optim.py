@@ -65,7 +65,7 @@ def learning_rate_factors(params: Any, layer_decay: float, freeze: Sequence[str]
       A tree like `params`, of NumPy arrays that broadcast over them.
 
     Raises:
-      InputError: if a pattern matches nothing.
+      InputError: if a pattern matches nothing, or they freeze everything.
     """
     if not all(isinstance(pattern, str) for pattern in freeze):
         raise InputError(f'optim.freeze: expected a tuple of patterns, got {freeze!r}')
@@ -90,6 +90,11 @@ def learning_rate_factors(params: Any, layer_decay: float, freeze: Sequence[str]
         raise InputError(
             f'optim.freeze: expected patterns of parameter names, such as '
             f"'to_patch_embedding/*' or 'transformer/0/*', but nothing matches {min(unmatched)!r}"
+        )
+    if not any(x.any() for x in factors.values()):
+        raise InputError(
+            f'optim.freeze and optim.layer_decay: expected parameters that learn, got {freeze!r} '
+            f'and {layer_decay}, which freeze all'
         )
     return unflatten_dict(factors)
 
