@@ -3,10 +3,18 @@
 python train.py --config=configs/digits.py [--workdir=runs/digits] [--config.KEY=VALUE …]
 
 The same command on the same workdir resumes an interrupted run. configs/default.py lists every KEY.
+
+Exit status: 0 finished; 1 the run diverged or a file cannot be written; 2 wrong input; 75 a signal
+(SIGTERM, SIGINT, SIGHUP) interrupted the run, which is saved: run the same command again.
 """
 
 import sys
 from pathlib import Path
+
+from vit_jax.run import signals
+
+if __name__ == '__main__':
+    signals.end_on_signals('train.py')  # before the slow imports
 
 from absl import flags, logging
 from ml_collections import config_flags
@@ -26,22 +34,24 @@ def main(argv: list[str]) -> int:
     if '--help' in argv:
         print(f'{__doc__}\n{values.main_module_help()}')
         return 0
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)
     try:
         config_file = parse_flags(values, argv)
         workdir = values.workdir or str(Path('runs') / config_file.stem)
         # Imported after flag parsing, so that a wrong flag fails immediately.
+        from vit_jax.run.checkpoint import silence_failed_saves
         from vit_jax.run.compilation_cache import use_compilation_cache
         from vit_jax.train.trainer import train
 
         use_compilation_cache()
+        silence_failed_saves()
         result = train(values.config, workdir)
     except InputError as error:
         return fail(error, 2)
-    except FloatingPointError as error:
+    except (FloatingPointError, OSError) as error:
         return fail(error, 1)
-    except KeyboardInterrupt:
-        return fail('interrupted; run the same command to resume from the newest checkpoint', 130)
+    except signals.Interrupted as error:
+        return fail(f'{error}: the run is saved; run the same command to resume', signals.STATUS)
     accuracy = f'{result["accuracy"]:.2%}'
     print(f'{workdir}: finished after {result["step"]} steps, test accuracy {accuracy}')
     return 0

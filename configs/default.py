@@ -19,6 +19,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every_steps = 100  # training metrics; 0: only at the end
     config.eval_every_steps = 1000  # the whole test split; 0: only at checkpoints and the end
     config.checkpoint_every_steps = 1000  # also evaluates, to know the best; 0: only at the end
+    # Without evaluating, so that a killed run loses no more than this; 0: never.
+    config.checkpoint_every_minutes = 10.0
+    # A larger loss stops the run, like one that is not finite; guessing has the loss ln(classes).
+    config.max_loss = 100.0
 
     config.data = ml_collections.ConfigDict()
     # 'tfds:NAME', any TFDS data set of labelled images, or 'folder:PATH', pictures in

@@ -7,6 +7,8 @@ from PIL import Image
 from processes import ROOT
 from sklearn.datasets import load_sample_image
 
+from benchmarks import damage
+
 
 def run(script, output, *options):
     script = ROOT / 'benchmarks' / script
@@ -69,3 +71,9 @@ def test_input_pipeline_writes_its_table(tmp_path):
     assert all(0 <= share <= 1 for share in result['data_wait'].values())
     assert len(result['resident_mib_by_epoch']) == 12
     assert min(result['gather'].values()) > 0
+
+
+def test_damaged_run_directories_never_give_other_numbers(tmp_path, data_dir):
+    result = damage.damage_run(tmp_path, 12, seed=0, data_dir=data_dir)
+    assert result['failures'] == []
+    assert sum(result['ends'].values()) == 24

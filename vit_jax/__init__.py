@@ -4,10 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import InputError
-from vit_jax.model.variants import create_model
-from vit_jax.model.vit import ViT
 
 if TYPE_CHECKING:
+    from vit_jax.model.variants import create_model
+    from vit_jax.model.vit import ViT
     from vit_jax.train.config import default_config
     from vit_jax.train.trainer import train
     from vit_jax.use.predict import Predictor
@@ -27,6 +27,8 @@ __all__ = [
 
 _ON_FIRST_USE = {
     'Predictor': 'vit_jax.use.predict',
+    'ViT': 'vit_jax.model.vit',
+    'create_model': 'vit_jax.model.variants',
     'default_config': 'vit_jax.train.config',
     'load_weights': 'vit_jax.weights',
     'save_weights': 'vit_jax.weights',
@@ -34,7 +36,7 @@ _ON_FIRST_USE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports on first use what is slow to import, so that importing the model alone is fast."""
+    """Imports on first use what is slow to import, so that a command starts at once."""
     if name == 'train':  # the package of that name, which is callable
         return import_module('vit_jax.train')
     if name in _ON_FIRST_USE:

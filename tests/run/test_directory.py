@@ -82,7 +82,7 @@ def test_changed_numbers_of_examples_are_reported(photographs, tmp_path, capsys)
 def test_run_older_than_an_option_resumes(digits_config, tmp_path, capsys):
     train(digits_config, str(tmp_path))
     config = json.loads((tmp_path / 'config.json').read_text())
-    del config['data']['crop_fraction'], config['data']['repeats']
+    del config['data']['crop_fraction'], config['data']['repeats'], config['checksum']
     (tmp_path / 'config.json').write_text(json.dumps(config))
     digits_config.num_steps = 7
     assert train(digits_config, str(tmp_path))['step'] == 7
@@ -130,3 +130,72 @@ def test_execution_options_are_not_stored_with_a_run(digits_config, tmp_path):
     assert not {'attention', 'remat', 'unroll'} & description['model'].keys()
     model, _ = vit_jax.load_weights(tmp_path)
     assert model.remat == 'dots'
+
+
+def test_renamed_class_is_another_run(photographs, tmp_path):
+    """Renaming a class can shift the labels of all."""
+    shutil.copytree(photographs, tmp_path / 'data')
+    config = small_config(tmp_path / 'data', num_steps=3)
+    train(config, str(tmp_path / 'run'))
+    before = (tmp_path / 'run' / 'description.json').read_bytes()
+    for split in ('train', 'test'):
+        min((tmp_path / 'data' / split).iterdir()).rename(tmp_path / 'data' / split / 'zebra')
+    config.num_steps = 4
+    with pytest.raises(InputError, match=r'different run \(data.class_names: .*zebra'):
+        train(config, str(tmp_path / 'run'))
+    assert (tmp_path / 'run' / 'description.json').read_bytes() == before
+
+
+def test_patch_size_may_be_spelled_as_a_pair(tmp_path, capsys):
+    config = vit_jax.default_config()
+
+    def described(patch_size):
+        config.model.patch_size = patch_size
+        return config.to_dict(), describe(find_start(config, ['a', 'b'], 3), ['a', 'b'])
+
+    record_run(tmp_path, *described(4), {'train': 1})
+    check_resumable(tmp_path, *described((4, 4)))
+    assert capsys.readouterr().out == ''
+
+
+def test_links_in_a_run_directory_are_not_followed(digits_config, tmp_path):
+    """A stranger's run directory must not overwrite files outside it."""
+    outside = tmp_path / 'thesis.tex'
+    outside.write_text('years of work')
+    run = tmp_path / 'run'
+    run.mkdir()
+    for name in ('config.json', 'description.json', 'examples.json', 'metrics.jsonl'):
+        (run / f'{name}.tmp').symlink_to(outside)
+        (run / name).symlink_to(outside)
+    train(digits_config, str(run))
+    assert outside.read_text() == 'years of work'
+
+
+def test_run_directories_may_have_odd_names(digits_config, tmp_path):
+    run = tmp_path / 'a b%41#?*\n日本\'"$HOME{c}' / '-x'
+    train(digits_config, str(run))
+    digits_config.num_steps = 8
+    assert train(digits_config, str(run))['step'] == 8
+    vit_jax.load_weights(run)
+
+
+@pytest.mark.parametrize('name', ['a[0]b', 'a\\b'])
+def test_run_directories_that_orbax_would_lose_are_refused(name, digits_config, tmp_path):
+    with pytest.raises(InputError, match='expected a path without'):
+        train(digits_config, str(tmp_path / name))
+    assert not (tmp_path / name).exists()
+
+
+def test_checkpoints_of_another_run_are_set_aside(digits_config, tmp_path, capsys):
+    train(digits_config, str(tmp_path / 'run'))
+    train(digits_config, str(tmp_path / 'other'))
+    other = tmp_path / 'other' / 'checkpoints' / '6'
+    shutil.copytree(other, tmp_path / 'run' / 'checkpoints' / '999')
+    vit_jax.load_weights(tmp_path / 'run')
+    printed = capsys.readouterr().err
+    assert '999: the checkpoint is damaged: it belongs to another run; checkpoint 6 is' in printed
+    assert (tmp_path / 'run' / 'checkpoints' / '999').is_dir()  # reading changes nothing
+    digits_config.num_steps = 8
+    assert train(digits_config, str(tmp_path / 'run'))['step'] == 8
+    names = {path.name for path in (tmp_path / 'run' / 'checkpoints').iterdir()}
+    assert {'6', '8'} <= names and any(name.startswith('999.damaged') for name in names)

@@ -4,6 +4,17 @@ import pytest
 from vit_jax.run.metrics import Reporter, read_metrics
 from vit_jax.train.trainer import train
 
+OPTIONS = dict(batch_size=8, max_loss=9.0, examples=np.arange, learning_rate=lambda step: 0.1)
+
+
+def test_a_damaged_line_costs_that_line_alone(tmp_path):
+    lines = [f'{{"step": {step}, "split": "train", "loss": 1.0}}' for step in range(1, 20)]
+    lines[3], lines[7], lines[11] = '{"step": 4, "spl', 'null', '\udcff[]'
+    text = '\n'.join(lines).encode('utf-8', errors='surrogateescape')
+    (tmp_path / 'metrics.jsonl').write_bytes(text)
+    steps = [line['step'] for line in read_metrics(tmp_path / 'metrics.jsonl')]
+    assert steps == [step for step in range(1, 20) if step not in (4, 8, 12)]
+
 
 def test_tensorboard_equals_metrics_jsonl(digits_config, tmp_path):
     from tensorboardX.proto.event_pb2 import Event
@@ -28,7 +39,7 @@ def test_tensorboard_equals_metrics_jsonl(digits_config, tmp_path):
 def test_metrics_are_fetched_one_step_late(tmp_path):
     """So the device runs the next step while the host waits for the last one's metrics."""
     running = {'loss': np.zeros(()), 'accuracy': np.zeros(())}  # stand-ins for arrays in flight
-    options = dict(num_steps=2, batch_size=8, log_every_steps=1, learning_rate=lambda step: 0.1)
+    options = OPTIONS | dict(num_steps=2, log_every_steps=1)
     with Reporter(tmp_path, first_step=0, **options) as report:
         report.train(1, running)
         running['loss'][...] = 3.0  # only now is the device done
@@ -46,7 +57,7 @@ def test_evaluation_time_does_not_count_as_training(tmp_path, monkeypatch):
         return now[0]
 
     monkeypatch.setattr('time.perf_counter', tick)
-    options = dict(num_steps=4, batch_size=8, log_every_steps=0, learning_rate=lambda step: 0.1)
+    options = OPTIONS | dict(num_steps=4, log_every_steps=0)
     with Reporter(tmp_path, first_step=0, **options) as report:
         for step, _ in enumerate(report.timed(iter('abcd')), 1):
             now[0] += 2.0  # of training

@@ -14,7 +14,7 @@ def test_num_steps_overrides_num_epochs(digits_config):
     digits_config.num_epochs = 2.5
     assert count_steps(digits_config, 100) == 16  # 2.5 * 100 / 16, rounded up
     digits_config.num_epochs = 0.0
-    with pytest.raises(InputError, match='at least one step'):
+    with pytest.raises(InputError, match='expected from 1 to 2,147,483,647 steps, got 0'):
         count_steps(digits_config, 100)
 
 

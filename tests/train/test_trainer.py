@@ -7,7 +7,9 @@ import pytest
 from jax import monitoring
 
 import vit_jax
+from vit_jax.data.order import TrainOrder
 from vit_jax.errors import InputError
+from vit_jax.run.json_files import read_json
 from vit_jax.run.metrics import read_metrics
 from vit_jax.train.trainer import train
 from vit_jax.weights.run_directory import load_run
@@ -49,6 +51,7 @@ def test_non_finite_loss_stops_the_run_and_names_the_step(digits_config, tmp_pat
     digits_config.optim.name = 'sgd'
     digits_config.optim.learning_rate = 1e4
     digits_config.optim.clip_norm = 0.0
+    digits_config.max_loss = 1e300
     digits_config.optim.warmup_steps = 39
     digits_config.num_steps = 40
     digits_config.checkpoint_every_steps = 1
@@ -63,18 +66,30 @@ def test_non_finite_loss_stops_the_run_and_names_the_step(digits_config, tmp_pat
     assert all(np.isfinite(line['loss']) for line in read_metrics(tmp_path / 'metrics.jsonl'))
     with pytest.raises(FloatingPointError, match=f'step {failed}'):
         train(digits_config, str(tmp_path))
+    examples = TrainOrder(96, 16, range(16), digits_config.seed).examples(failed - 1)
+    diverged = read_json(tmp_path / 'diverged.json')
+    assert diverged['step'] == failed and re.search('nan|inf', diverged['reason'])
+    assert list(diverged['examples']) == examples.tolist()
+
+
+def test_loss_above_max_loss_stops_the_run(digits_config, tmp_path):
+    digits_config.max_loss = 1.0  # ln 10 is 2.3
+    with pytest.raises(FloatingPointError, match=r'step 1: loss is 2\.\d+, above max_loss=1;'):
+        train(digits_config, str(tmp_path))
+    assert len(read_json(tmp_path / 'diverged.json')['examples']) == 16
 
 
 def test_non_finite_parameters_are_not_saved(digits_config, tmp_path):
     """The last step's loss and gradient are finite; only its update is not."""
     digits_config.optim.name = 'sgd'
     digits_config.optim.learning_rate = 1e38
+    digits_config.max_loss = 1e300
     digits_config.optim.warmup_steps = 1
     digits_config.num_steps = 2  # learning rates 0 and 1e38
     digits_config.augment.label_smoothing = 0.0
     with pytest.raises(FloatingPointError, match='step 2: loss is'):
         train(digits_config, str(tmp_path))
-    assert not list((tmp_path / 'checkpoints').iterdir())
+    assert [step.name for step in (tmp_path / 'checkpoints').iterdir()] == ['0']
 
 
 def test_unsupported_attention_raises(digits_config, tmp_path):

@@ -1,13 +1,31 @@
-"""Orbax checkpoints, written atomically in the background; the newest and the best are kept."""
+"""Orbax checkpoints: written atomically in the background, verified when read.
 
+A checkpoint is a folder `checkpoints/STEP/` with the items `params`, `training` (the rest of the
+state) and `record` (JSON: the run, a checksum of each array, and the metrics). Neither Orbax nor
+TensorStore notices changed values, so every array is compared with its checksum. The two newest
+checkpoints and the best one are kept.
+
+Orbax's CheckpointManager is not used because one unreadable checkpoint would keep it from opening
+the others.
+"""
+
+import logging
 import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from absl import logging
-from orbax.checkpoint import checkpoint_managers as managers
+
+from vit_jax.errors import InputError
+from vit_jax.run.json_files import CHECKSUM, checksum, parse_json
+
+KEPT = 2  # newest checkpoints; the best one is kept too
 
 
 class Checkpoints:
@@ -15,48 +33,48 @@ class Checkpoints:
 
     Args:
       run_directory: holds, or will hold, `checkpoints/`.
+      run: identifies the run; checkpoints of another one are not read. None to read any.
       read_only: never create, write or delete anything.
     """
 
-    def __init__(self, run_directory: str | os.PathLike[str], read_only: bool = False) -> None:
-        def accuracy(metrics: dict[str, float]) -> float:
-            return metrics['accuracy']
-
-        best = managers.BestN(get_metric_fn=accuracy, n=1, keep_checkpoints_without_metrics=False)
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)  # Orbax warns about read_only, which is intended
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(1), best]),
-            best_fn=accuracy,
-            read_only=read_only,
-            create=not read_only,
-            cleanup_tmp_directories=not read_only,
-        )
-        self._manager = ocp.CheckpointManager(
-            Path(run_directory).absolute() / 'checkpoints', options=options
-        )
-        logging.set_verbosity(verbosity)
+    def __init__(
+        self, run_directory: str | os.PathLike[str], run: str | None = None, read_only: bool = False
+    ) -> None:
+        self._path = Path(run_directory).absolute() / 'checkpoints'
+        self._run = run
+        self._read_only = read_only
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._saved_at = time.monotonic()
+        self.last: int | None = None  # step of the last save, finished or not
+        if not read_only:
+            self._prune()
 
     def __enter__(self) -> 'Checkpoints':
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.wait()
+            self._checkpointer.close()
+        except OSError:
+            if kind is None:  # otherwise the first error counts
+                raise
 
     @property
     def steps(self) -> list[int]:
-        """Steps of all checkpoints, in order."""
-        return sorted(self._manager.all_steps())
-
-    @property
-    def newest(self) -> int | None:
-        """Step of the newest checkpoint; None if there is none."""
-        return self._manager.latest_step()
+        """Steps of all complete checkpoints, in order."""
+        names = [p.name for p in self._path.iterdir()] if self._path.is_dir() else []
+        return sorted(int(name) for name in names if name.isdecimal())
 
     @property
     def best(self) -> int | None:
         """Step of the checkpoint with the highest test accuracy, the latest of equals."""
-        return self._manager.best_step()
+        accuracies = [(self._accuracy(step), step) for step in self.steps]
+        return max(((a, step) for a, step in accuracies if a is not None), default=(0.0, None))[1]
+
+    def is_due(self, every_minutes: float) -> bool:
+        """Whether the last save, or this object's creation, is so many minutes ago; 0: never."""
+        return 0 < every_minutes < (time.monotonic() - self._saved_at) / 60
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None) -> None:
         """Starts to save a state; returns once its arrays may change, before they are on disk.
@@ -67,31 +85,186 @@ class Checkpoints:
             so that they can be restored alone.
           metrics: on the test split at this step, with 'accuracy'; None if it was not evaluated,
             in which case it is never the best.
-        """
-        training = {'step': state.step, 'opt_state': state.opt_state}
-        items = {'params': state.params, 'training': training}
-        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
 
-    def restore(self, step: int, like: Any) -> Any:
-        """A state, on the first device.
+        Raises:
+          FloatingPointError: if a value is not finite.
+          OSError: if this or the previous checkpoint cannot be written.
+        """
+        self.wait()
+        items = {'params': state.params, 'training': _training(state)}
+        sums, finite = jax.device_get(_checksums(items))
+        if not finite:
+            raise FloatingPointError(f'step {step}: a value of the state is not finite')
+        record = {'run': self._run, 'checksums': _by_name(sums), 'metrics': metrics}
+        record[CHECKSUM] = checksum(record)
+        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        self._saved_at, self.last = time.monotonic(), step
+        composite = ocp.args.Composite(**args, record=ocp.args.JsonSave(record))
+        self._attempt(lambda: self._checkpointer.save(self._path / str(step), args=composite))
+
+    def check(self) -> None:
+        """Raises OSError if a checkpoint could not be written in the background."""
+        self._attempt(self._checkpointer.check_for_errors)
+
+    def wait(self) -> None:
+        """Waits for the last save and deletes the checkpoints that need not be kept.
+
+        Raises:
+          OSError: if a checkpoint could not be written.
+        """
+        self._attempt(self._checkpointer.wait_until_finished)
+        if not self._read_only:
+            self._prune()
+
+    def restore_newest(self, like: Any) -> tuple[int, Any]:
+        """The newest state that is intact, on the first device; sets damaged ones aside.
 
         Args:
-          step: of an existing checkpoint.
           like: a TrainState of jax.ShapeDtypeStruct.
-        """
-        training = {'step': like.step, 'opt_state': like.opt_state}
-        items = self._restore(step, {'params': like.params, 'training': training})
-        return like.replace(params=items['params'], **items['training'])
 
-    def restore_params(self, step: int, like: Any) -> Any:
-        """The parameters alone, on the first device; `like` are their jax.ShapeDtypeStruct."""
+        Returns:
+          Its step, and the state.
+
+        Raises:
+          InputError: if there is none.
+        """
+        items = {'params': like.params, 'training': _training(like)}
+        step, restored, damaged = self._newest(items)
+        for newer in damaged:
+            path = self._path / str(newer)
+            path.rename(path.with_name(f'{newer}.damaged-{time.time_ns()}'))
+        self.last = step
+        return step, like.replace(params=restored['params'], **restored['training'])
+
+    def restore_params(self, step: int | None, like: Any) -> Any:
+        """The parameters alone, on the first device.
+
+        Args:
+          step: of the checkpoint; None for the newest that is intact.
+          like: their jax.ShapeDtypeStruct.
+
+        Raises:
+          InputError: if it is damaged, or there is none.
+        """
+        if step is None:
+            return self._newest({'params': like})[1]['params']
         return self._restore(step, {'params': like})['params']
 
-    def _restore(self, step: int, items: dict[str, Any]) -> Any:
+    def _newest(self, items: dict[str, Any]) -> tuple[int, dict[str, Any], list[int]]:
+        damaged: list[int] = []
+        for step in reversed(self.steps):
+            try:
+                restored = self._restore(step, items)
+            except InputError as error:
+                damaged.append(step)
+                reason = error
+            else:
+                if damaged:
+                    text = f'{reason}; checkpoint {step} is used instead'
+                    print(text, file=sys.stderr)
+                return step, restored, damaged
+        raise reason if damaged else InputError(f'{self._path}: there is no checkpoint')
+
+    def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         placed = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), items
         )
         args = {name: ocp.args.StandardRestore(tree) for name, tree in placed.items()}
-        return self._manager.restore(step, args=ocp.args.Composite(**args))
+        path = self._path / str(step)
+        try:
+            record = self._record(step)
+            if self._run is not None and record.get('run') != self._run:
+                raise ValueError('it belongs to another run')
+            restored = self._checkpointer.restore(path, args=ocp.args.Composite(**args))
+            items = dict(restored.items())
+            for name, value in _by_name(jax.device_get(_checksums(items)[0])).items():
+                if record['checksums'] is not None and record['checksums'][name] != value:
+                    raise ValueError(f'the checksum of {name} differs')
+        except Exception as error:  # a damaged file can make TensorStore fail in any way
+            reason = str(error).strip().split('\n')[0]
+            raise InputError(f'{path}: the checkpoint is damaged: {reason[:200]}') from None
+        return items
+
+    def _record(self, step: int) -> dict[str, Any]:
+        path = self._path / str(step)
+        if self._run is None and not (path / 'record').exists():  # older than the record
+            metrics = path / 'metrics' / 'metrics'
+            old = parse_json(metrics.read_text()) if metrics.exists() else None
+            return {'run': None, 'checksums': None, 'metrics': old}
+        record = parse_json((path / 'record' / 'metadata').read_text())
+        if record.pop(CHECKSUM) != checksum(record):
+            raise ValueError('the checksum of its record differs')
+        return record
+
+    def _accuracy(self, step: int) -> float | None:
+        try:
+            return float(self._record(step)['metrics']['accuracy'])
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+        ):  # damaged, or not evaluated
+            return None
+
+    def _prune(self) -> None:
+        kept = {*self.steps[-KEPT:], self.best}
+        for path in list(self._path.iterdir()) if self._path.is_dir() else ():
+            unfinished = '.orbax-checkpoint-tmp' in path.name or path.name.endswith('.deleted')
+            if path.name.isdecimal() and int(path.name) not in kept:
+                path = path.rename(path.with_suffix('.deleted'))  # half a checkpoint is none
+                unfinished = True
+            if unfinished:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _attempt(self, write: Callable[[], Any]) -> None:
+        try:
+            write()
+        except Exception as error:
+            reason = str(error).strip().split('\n')[0]
+            there = f'checkpoint {self.steps[-1]} is intact' if self.steps else 'there is none yet'
+            raise OSError(
+                f'{self._path}: checkpoint {self.last} cannot be written, {there}: {reason[:200]}'
+            ) from None
+
+
+def silence_failed_saves() -> None:
+    """For a command: hides what asyncio and TensorStore print of a failed save, which is raised."""
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    hook = sys.unraisablehook
+
+    def filtered(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != 'Event loop is closed':
+            hook(unraisable)
+
+    sys.unraisablehook = filtered
+
+
+def _training(state: Any) -> dict[str, Any]:
+    return {'step': state.step, 'opt_state': state.opt_state}
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='/'): int(x)
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+@jax.jit
+def _checksums(tree: Any) -> tuple[Any, jax.Array]:
+    """A checksum of each array, and whether all values are finite.
+
+    Computed where the arrays are, whatever their sharding. The sum of all words, each times an odd
+    number of its own, modulo 2³²: no change of one word goes unnoticed, any other with 2⁻³².
+    """
+
+    def weighted_sum(x: jax.Array) -> jax.Array:
+        bits = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+        words = jax.lax.bitcast_convert_type(x, bits).ravel().astype(jnp.uint32)
+        return (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+
+    finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
+    return jax.tree.map(weighted_sum, tree), jnp.stack(finite).all()

@@ -3,21 +3,27 @@
 A run directory holds
   config.json        the run's config;
   description.json   what using the result takes: the ViT's arguments, preprocessing, class names;
+                     and a random name of the run, which its checkpoints bear too;
   checkpoints/STEP/  see `vit_jax.run.checkpoint`;
   metrics.jsonl and tensorboard/, see `vit_jax.run.metrics`;
   examples.json      the number of examples in each split;
   skipped.json       the examples that were left out, and why; only if there are any;
+  diverged.json      the step that stopped the run, and its examples; only if one did;
   lock               held by the process that trains.
 """
 
 import contextlib
-import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from vit_jax.errors import InputError
+from vit_jax.run.description import read_description
 from vit_jax.run.json_files import read_json, write_json
+from vit_jax.run.metrics import read_metrics
 from vit_jax.run.resume import check_resumable
 
 
@@ -38,32 +44,45 @@ def open_run_directory(
       InputError: if it cannot be written, is in use, or holds a different run.
     """
     path = Path(workdir)
+    if wrong := set('[]\\') & set(str(path.absolute())):
+        raise InputError(
+            f'--workdir={workdir}: expected a path without [, ] and \\, in which Orbax loses '
+            f'checkpoints, got {min(wrong)} in {path.absolute()}'
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / 'lock').open('a')
+        lock = FileLock(path / 'lock')  # released when the process ends, however it ends
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f'--workdir={workdir} is in use by another process; '
+            f'wait for it, or choose another --workdir'
+        ) from None
     except OSError as error:
         raise InputError(
             f'--workdir={workdir}: expected a writable folder, got: {error.strerror}'
         ) from None
     with lock:
-        if sys.platform != 'win32':
-            import fcntl
-
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
-            except BlockingIOError:
-                raise InputError(
-                    f'--workdir={workdir} is in use by another process; '
-                    f'wait for it, or choose another --workdir'
-                ) from None
         if has_checkpoint(path):
             check_resumable(path, config, description)
+        elif lines := read_metrics(path / 'metrics.jsonl'):
+            raise InputError(
+                f'--workdir={workdir} has metrics up to step {lines[-1]["step"]}, but no '
+                f'checkpoint: restore checkpoints/, or delete the folder to begin again'
+            )
         yield path
 
 
 def has_checkpoint(run_directory: Path) -> bool:
     """Whether the run has saved a complete checkpoint."""
     return any(path.name.isdecimal() for path in run_directory.glob('checkpoints/*/'))
+
+
+def run_name(run_directory: Path) -> str | None:
+    """The random name of a run; a new one if it has not begun, None if it is older than names."""
+    if has_checkpoint(run_directory):
+        return read_description(run_directory)['run']
+    return uuid.uuid4().hex
 
 
 def record_run(
@@ -73,15 +92,17 @@ def record_run(
 
     Args:
       config: every option, nested.
-      description: 'model' (the ViT's arguments), 'preprocessing', 'class_names'.
+      description: 'model' (the ViT's arguments), 'preprocessing', 'class_names', 'run'.
       counts: the number of examples in each split; if it changed on resume, that is printed.
     """
     path = run_directory / 'examples.json'
-    before = read_json(path) if path.exists() and has_checkpoint(run_directory) else counts
+    before = counts
+    if has_checkpoint(run_directory):
+        before = read_or_begin_again(path)
     for split, count in counts.items():
-        if before.get(split) != count:
+        if before.get(split, count) != count:
             print(
-                f'{run_directory}: {split} has {count:,} examples (was {before.get(split):,}); '
+                f'{run_directory}: {split} has {count:,} examples (was {before[split]}); '
                 f'the order of examples changes from here'
             )
     write_json(path, counts)
@@ -94,7 +115,7 @@ def trained_on(run_directory: Path) -> Any:
     if not (run_directory / 'description.json').is_file():
         return {}
     config = read_json(run_directory / 'config.json')
-    if not isinstance(config, dict) or not isinstance(config.get('data'), dict):
+    if not isinstance(config.get('data'), dict):
         raise InputError(f"{run_directory}: expected a run's config.json with a 'data' section")
     return config['data']
 
@@ -106,7 +127,7 @@ def add_skipped(run_directory: Path, skipped: dict[str, dict[int, str]]) -> int:
       skipped: by split, the reason for each, by its index in the split.
     """
     path = run_directory / 'skipped.json'
-    known = read_json(path) if path.exists() else {}
+    known = read_or_begin_again(path) if path.exists() else {}
     for split, reasons in skipped.items():
         if reasons:
             new = {str(index): reason for index, reason in sorted(reasons.items())}
@@ -114,3 +135,13 @@ def add_skipped(run_directory: Path, skipped: dict[str, dict[int, str]]) -> int:
     if known:
         write_json(path, known)
     return sum(map(len, known.values()))
+
+
+def read_or_begin_again(path: Path) -> dict[str, Any]:
+    """A JSON file that nothing depends on; {} with a note if it cannot be read."""
+    try:
+        return read_json(path)
+    except InputError as error:
+        print(f'{error}; it is kept as {path.name}.damaged and begun again')
+        path.replace(path.with_name(f'{path.name}.damaged'))
+        return {}

@@ -1,33 +1,51 @@
-"""JSON files: written whole or not at all, read with one-line errors."""
+"""JSON files: written whole or not at all, with a checksum; read with one-line errors."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import InputError
 
+CHECKSUM = 'checksum'  # the key that `write_json` adds
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file whole or not at all."""
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all; a link in its place is replaced, never followed."""
     temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(json.dumps(content, indent=2) + '\n')
+    temporary.unlink(missing_ok=True)
+    with temporary.open('x', encoding='utf-8') as file:
+        file.write(text)
     temporary.replace(path)
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a run directory or a Hugging Face folder, see `parse_json`.
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes an object with its checksum, see `write_text`."""
+    write_text(path, json.dumps(content | {CHECKSUM: checksum(content)}, indent=2) + '\n')
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads an object that `write_json` has written; see `parse_json`.
 
     Raises:
-      InputError: if it is missing or not JSON.
+      InputError: if it is missing, damaged or not an object.
     """
     try:
-        return parse_json(path.read_text())
+        content = parse_json(path.read_text('utf-8'))
     except FileNotFoundError:
         raise InputError(
             f'{path.parent}: expected a run directory, but it has no {path.name}'
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f'{path}: expected JSON, but it cannot be read: {error}') from None
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: expected a JSON object, got {type(content).__name__}')
+    if CHECKSUM in content and content.pop(CHECKSUM) != checksum(content):
+        raise InputError(
+            f'{path}: the file was damaged or edited, its checksum differs; restore it, or delete '
+            f'the line {CHECKSUM!r} to use it as it is'
+        )
+    return content
 
 
 def parse_json(text: str) -> Any:
@@ -37,3 +55,8 @@ def parse_json(text: str) -> Any:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
     return json.loads(text, object_hook=as_tuples)
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """A hash of an object that survives writing and reading it."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """Progress reporting: metrics.jsonl, TensorBoard and the terminal."""
 
+import contextlib
 import json
 import math
 import sys
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from vit_jax.run.json_files import write_json, write_text
 
 
 class MetricsWriter:
@@ -27,9 +31,7 @@ class MetricsWriter:
     def __init__(self, run_directory: Path, first_step: int) -> None:
         path = run_directory / 'metrics.jsonl'
         self.lines = [line for line in read_metrics(path) if line['step'] <= first_step]
-        temporary = path.with_name(path.name + '.tmp')
-        temporary.write_text(''.join(json.dumps(line) + '\n' for line in self.lines))
-        temporary.replace(path)
+        write_text(path, ''.join(json.dumps(line) + '\n' for line in self.lines))
         self._file = path.open('a')
         self._tensorboard = SummaryWriter(
             str(run_directory / 'tensorboard'), purge_step=first_step + 1
@@ -49,13 +51,13 @@ class MetricsWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, up to the first incomplete one."""
+    """The lines of a `metrics.jsonl`, except damaged ones."""
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
+    for text in path.read_text('utf-8', errors='replace').splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get('step'), int) and 'split' in line:
+                lines.append(line)
     return lines
 
 
@@ -71,6 +73,8 @@ class Reporter:
       num_steps: of the whole run.
       batch_size: examples per step.
       log_every_steps: steps between training lines; 0 for a line at the last step only.
+      max_loss: a larger loss raises Diverged.
+      examples: steps done → the places of the next step's examples in the training split.
       learning_rate: schedule: steps done → learning rate of the next step.
     """
 
@@ -82,12 +86,17 @@ class Reporter:
         num_steps: int,
         batch_size: int,
         log_every_steps: int,
+        max_loss: float,
+        examples: Callable[[int], np.ndarray],
         learning_rate: Callable[[int], Any],
     ) -> None:
         self._writer = MetricsWriter(run_directory, first_step)
         self._num_steps = num_steps
         self._batch_size = batch_size
         self._log_every_steps = log_every_steps
+        self._max_loss = max_loss
+        self._examples = examples
+        self._run_directory = run_directory
         self._learning_rate = learning_rate
         self._pending: tuple[int, Any] | None = None  # the last step and its metrics on the device
         self._window: list[dict[str, float]] = []  # metrics of the steps since the last line
@@ -132,7 +141,7 @@ class Reporter:
         """Takes the metrics of a step that may still be running; reports those of the one before.
 
         Raises:
-          FloatingPointError: if one of the metrics to report is not finite.
+          Diverged: if the metrics to report show that the run has failed.
         """
         self.flush()
         self._pending = step, metrics
@@ -141,13 +150,13 @@ class Reporter:
         """Waits for the last step and reports its metrics.
 
         Raises:
-          FloatingPointError: see `train`.
+          Diverged: see `train`.
         """
         if self._pending is None:
             return
         step, pending = self._pending
         self._pending = None
-        metrics = fetch_finite(step, pending)
+        metrics = self._fetch(step, pending)
         if self._clock is None:
             self._restart_clock()
         else:
@@ -171,10 +180,10 @@ class Reporter:
         """Reports an evaluation after `step` steps.
 
         Raises:
-          FloatingPointError: see `train`.
+          Diverged: see `train`.
         """
         self.flush()
-        self._report(step, 'test', fetch_finite(step, metrics))
+        self._report(step, 'test', self._fetch(step, metrics))
         self._paused = True
 
     def was_tested(self, step: int) -> bool:
@@ -195,6 +204,19 @@ class Reporter:
             'data_wait': self._waited / seconds,
         }
 
+    def _fetch(self, step: int, metrics: Any) -> dict[str, float]:
+        """Brings a step's metrics to the host; writes `diverged.json` before it raises Diverged."""
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        wrong = [f'{name} is {value}' for name, value in values.items() if not math.isfinite(value)]
+        if values['loss'] > self._max_loss:
+            wrong.append(f'loss is {values["loss"]:.4g}, above max_loss={self._max_loss:g}')
+        if wrong:
+            examples = self._examples(step - 1).tolist()
+            content = {'step': step, 'reason': wrong[0], 'examples': examples}
+            write_json(self._run_directory / 'diverged.json', content)
+            raise Diverged(step, wrong[0])
+        return values
+
     def _report(self, step: int, split: str, metrics: dict[str, float]) -> None:
         self._writer.write(step, split, metrics)
         width = len(str(self._num_steps))
@@ -211,20 +233,19 @@ def show_speed(metrics: dict[str, float]) -> str:
 
 def is_due(step: int, every_steps: int, num_steps: int) -> bool:
     """Whether a periodic event is due after `step` steps; after the last, it always is."""
-    return step == num_steps or (every_steps > 0 and step % every_steps == 0)
+    return step >= num_steps or (every_steps > 0 < step and step % every_steps == 0)
 
 
-def fetch_finite(step: int, metrics: Any) -> dict[str, float]:
-    """Brings a step's metrics to the host.
+class Diverged(FloatingPointError):
+    """A step whose metrics show that the run has failed.
 
-    Raises:
-      FloatingPointError: if one is not finite.
+    Args:
+      step: its number, from 1.
+      reason: the metric and its value.
     """
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f'step {step}: {name} is {value}; the step was not saved, '
-                f'try a lower optim.learning_rate, a longer warm-up or optim.clip_norm'
-            )
-    return values
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(
+            f'step {step}: {reason}; the step was not saved, its examples are in diverged.json; '
+            f'try a lower optim.learning_rate, a longer warm-up or optim.clip_norm'
+        )

@@ -6,6 +6,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from vit_jax.errors import InputError
+from vit_jax.run.description import read_description
 from vit_jax.run.json_files import read_json
 
 # These shape the parameters, the optimizer's state or the pictures: changing one makes another run,
@@ -30,12 +31,10 @@ def check_resumable(
     Raises:
       InputError: if it holds another model, other data or another optimizer.
     """
-    old = _resolved(
-        read_json(run_directory / 'config.json'), read_json(run_directory / 'description.json')
-    )
+    old = _resolved(read_json(run_directory / 'config.json'), read_description(run_directory))
     new = _resolved(config, description)
     changes = {
-        name: f'{name}: {old.get(name)} there, {new.get(name)} here'
+        name: f'{name}: {_shown(old.get(name), new.get(name))}'
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     }
@@ -43,11 +42,11 @@ def check_resumable(
     # memory_gib may change.
     identical = not new['augment.random_resized_crop'] and new['data.on_error'] == 'raise'
     free = (*FREE, 'data.memory_gib') if identical else FREE
-    # Options that are newer than the run are only reported.
+    # Options that were added or removed since are only reported.
     forbidden = [
         text
         for name, text in changes.items()
-        if name.startswith(FIXED) and name not in free and name in old
+        if name.startswith(FIXED) and name not in free and name in old and name in new
     ]
     if forbidden:
         raise InputError(
@@ -63,5 +62,15 @@ def _resolved(config: dict[str, Any], description: dict[str, Any]) -> dict[str, 
     options = flatten_dict(config, sep='.')
     asked = {name: value for name, value in options.items() if not name.startswith('model.')}
     model = {f'model.{name}': value for name, value in description['model'].items()}
-    preprocessing = {f'data.{name}': x for name, x in description['preprocessing'].items()}
-    return asked | model | preprocessing
+    for name in model.keys() & {'model.image_size', 'model.patch_size'}:
+        if isinstance(model[name], int):
+            model[name] = (model[name], model[name])
+    data = description['preprocessing'] | {'class_names': tuple(description['class_names'])}
+    return asked | model | {f'data.{name}': value for name, value in data.items()}
+
+
+def _shown(old: Any, new: Any) -> str:
+    """Both values; of long lists only what differs first."""
+    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new) > 4:
+        old, new = next((a, b) for a, b in zip(old, new, strict=True) if a != b)
+    return f'{old} there, {new} here'

@@ -15,13 +15,14 @@ from vit_jax.data.memory import InMemory
 from vit_jax.data.order import TrainOrder
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.sources import open_source, open_split
-from vit_jax.data.stream import Stream
+from vit_jax.data.stream import HELD, Stream
 from vit_jax.data.tfds import TfdsSource
 from vit_jax.errors import InputError
 from vit_jax.model.shapes import abstract_variables, pair
 from vit_jax.model.variants import DEFAULT_SIZES, variant_arguments
 from vit_jax.model.vit import ViT
 from vit_jax.run.directory import has_checkpoint
+from vit_jax.run.machine import check_memory
 from vit_jax.run.metrics import Reporter
 from vit_jax.train.optim import (
     create_optimizer,
@@ -126,6 +127,10 @@ def open_splits(
     config: Any, source: TfdsSource | FolderSource, preprocessing: Preprocessing
 ) -> Splits:
     """The training and the test split, see `open_examples`."""
+    check_memory(
+        f'batch_size: {config.batch_size:,} pictures of {preprocessing.shape} ahead of the devices',
+        HELD * config.batch_size * math.prod(preprocessing.shape),
+    )
     names = config.data.train_split, config.data.test_split
     return Splits(*(open_examples(config, source, name, preprocessing) for name in names))
 
@@ -189,17 +194,17 @@ def count_steps(config: Any, num_examples: int) -> int:
     """The number of steps of a run: `num_steps` if set, else enough for `num_epochs`.
 
     Raises:
-      InputError: if it is less than one.
+      InputError: if it is less than one, or 2³¹ or more.
     """
     if config.num_steps is not None:
         num_steps = config.num_steps
     else:
-        num_steps = math.ceil(
-            config.num_epochs * num_examples * config.data.repeats / config.batch_size
+        num_steps = config.num_epochs * num_examples * config.data.repeats / config.batch_size
+    if not 0 < num_steps < 2**31:
+        raise InputError(
+            f'num_steps or num_epochs: expected from 1 to 2,147,483,647 steps, got {num_steps:g}'
         )
-    if num_steps < 1:
-        raise InputError(f'num_steps or num_epochs: expected at least one step, got {num_steps}')
-    return num_steps
+    return math.ceil(num_steps)
 
 
 def create_augment(
@@ -219,13 +224,14 @@ def create_augment(
 
 
 def create_reporter(
-    config: Any, run_directory: Path, steps: range, schedule: optax.Schedule
+    config: Any, run_directory: Path, steps: range, schedule: optax.Schedule, order: TrainOrder
 ) -> Reporter:
     """A reporter for the steps of a run.
 
     Args:
       steps: those still to do.
       schedule: steps done → learning rate.
+      order: of the examples.
     """
     return Reporter(
         run_directory,
@@ -233,6 +239,8 @@ def create_reporter(
         num_steps=steps.stop,
         batch_size=config.batch_size,
         log_every_steps=config.log_every_steps,
+        max_loss=config.max_loss,
+        examples=order.examples,
         learning_rate=jax.jit(schedule),
     )
 
@@ -258,6 +266,8 @@ def create_learner(
     optim = config.optim
     schedule = learning_rate_schedule(optim.learning_rate, optim.warmup_steps, num_steps)
     params = abstract_variables(start.model)['params']
+    num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    check_memory(f'model: {num_parameters:,} parameters', 4 * num_parameters)
     factors = learning_rate_factors(params, optim.layer_decay, optim.freeze)
     learner = Learner(
         model=start.model,

@@ -18,24 +18,26 @@ from vit_jax.errors import InputError
 # The numbers that an option may be, as an interval.
 RANGES = {
     'seed': '[0, 4294967296)',
-    'num_steps': '[1, inf)',
+    'num_steps': '[1, 2147483648)',  # int32 on the devices
     'num_epochs': '[0, inf)',
-    'batch_size': '[1, inf)',
+    'batch_size': '[1, 2147483648)',
     'log_every_steps': '[0, inf)',
     'eval_every_steps': '[0, inf)',
     'checkpoint_every_steps': '[0, inf)',
+    'checkpoint_every_minutes': '[0, inf)',
+    'max_loss': '(0, inf)',
     'optim.learning_rate': '[0, inf)',
     'optim.warmup_steps': '[0, inf)',
     'optim.weight_decay': '[0, inf)',
     'optim.b1': '[0, 1)',
     'optim.b2': '[0, 1)',
     'optim.clip_norm': '[0, inf)',
-    'optim.layer_decay': '[0, inf)',
+    'optim.layer_decay': '[0, 1]',
     'data.memory_gib': '[0, inf)',
-    'data.repeats': '[1, inf)',
+    'data.repeats': '[1, 2147483648)',
     'augment.random_resized_crop': '[0, 1)',
-    'augment.pad_and_crop': '[0, inf)',
-    'augment.num_ops': '[0, inf)',
+    'augment.pad_and_crop': '[0, 65536)',
+    'augment.num_ops': '[0, 101)',
     'augment.magnitude': '[0, 10]',
     'augment.erasing_prob': '[0, 1]',
     'augment.mixup_alpha': '[0, 1e6)',
@@ -90,9 +92,12 @@ def check_config(config: Any) -> None:
     """Validates the numbers of a config, and its augmentation.
 
     Raises:
-      InputError: if an option is out of its range, not a number or an unknown choice.
+      InputError: if an option is missing, out of its range, not a number or an unknown choice.
     """
     values = flatten_dict(config.to_dict(), sep='.')
+    for name, default in flatten_dict(default_config().to_dict(), sep='.').items():
+        if values.get(name) is None and default is not None:
+            raise InputError(f'{name}: expected a value, such as {default!r}, got None')
     for name, interval in RANGES.items():
         if (value := values[name]) is not None and not _contains(interval, value):
             raise InputError(f'{name}: expected a number in {interval}, got {value!r}')

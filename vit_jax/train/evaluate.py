@@ -12,6 +12,7 @@ from vit_jax.data.order import EvalOrder
 from vit_jax.data.stream import Stream
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import Jit, Pmap
+from vit_jax.run import signals
 
 
 def evaluate(
@@ -27,11 +28,13 @@ def evaluate(
 
     Raises:
       InputError: if an example is unusable and is not to be skipped, or none is left.
+      Interrupted: if a signal has asked the run to stop.
     """
     order = EvalOrder(examples.num_examples, parallel.batch_size, parallel.rows)
     sums: list[Any] = []
     with eval_batches(examples, order, parallel.put_batch) as batches:
         for batch in batches:
+            signals.check()
             sums.append(eval_step(state, batch))
             # Fetched one batch late, so that only a few batches are on the devices.
             sums[-2:-1] = jax.device_get(sums[-2:-1])

@@ -8,7 +8,7 @@ from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
 from vit_jax.model.arguments import stored_arguments
 from vit_jax.model.vit import ViT
-from vit_jax.run.json_files import read_json
+from vit_jax.run.description import read_description
 from vit_jax.weights.reading import Weights, read_weights
 
 
@@ -34,7 +34,7 @@ def start_from_run(run_directory: Path, arguments: dict[str, Any]) -> Start:
     Args:
       arguments: of the ViT; they win over the run's.
     """
-    description = read_json(run_directory / 'description.json')
+    description = read_description(run_directory)
     model = ViT(**description['model'] | arguments)
     return Start(model, None, Preprocessing(**description['preprocessing']), [])
 

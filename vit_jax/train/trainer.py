@@ -10,9 +10,9 @@ from vit_jax.data.batches import train_batches
 from vit_jax.data.sources import open_source
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel
+from vit_jax.run import signals
 from vit_jax.run.checkpoint import Checkpoints
-from vit_jax.run.directory import add_skipped, open_run_directory, record_run
-from vit_jax.run.metrics import is_due
+from vit_jax.run.directory import add_skipped, open_run_directory, record_run, run_name
 from vit_jax.train.build import (
     count_steps,
     create_learner,
@@ -22,6 +22,7 @@ from vit_jax.train.build import (
     train_order,
 )
 from vit_jax.train.config import check_config
+from vit_jax.train.due import Due
 from vit_jax.train.evaluate import evaluate
 from vit_jax.train.start import describe
 
@@ -38,17 +39,20 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
 
     Raises:
       InputError: if an option is wrong, or an example is unusable.
-      FloatingPointError: if the loss or gradient of a step is not finite; names the step.
+      Diverged: if the loss or gradient of a step is not finite, or the loss above `max_loss`.
+      Interrupted: if a signal has asked the run to stop; what was learned so far is saved.
+      OSError: if a file cannot be written.
     """
     check_config(config)
     parallel = create_parallel(config.parallel.mode, config.batch_size)
     source = open_source(config.data.source, config.data.dir)
     start = find_start(config, source.class_names, source.channels, Path(workdir))
-    description = describe(start, source.class_names)
+    description = describe(start, source.class_names) | {'run': run_name(Path(workdir))}
 
     with open_run_directory(workdir, config.to_dict(), description) as run_directory:
         splits = open_splits(config, source, start.preprocessing)
         num_steps = count_steps(config, splits.train.num_examples)
+        due = Due(num_steps, config.checkpoint_every_steps, config.eval_every_steps)
         order = train_order(config, splits.train.num_examples, parallel.rows)
         learner, schedule = create_learner(
             config, start, splits.train, num_steps, parallel.axis_name
@@ -57,46 +61,53 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         eval_step = parallel.eval_step(learner.eval_step)
         print(*start.notes, f'{source.name}: {splits}, {len(source.class_names)} classes', sep='\n')
 
-        # All options have been checked by now: from here on, only an example or a loss that is not
-        # finite can stop the run.
-        with Checkpoints(run_directory) as checkpoints:
+        def save(tested: dict[str, float] | None) -> None:
+            report.flush()  # raises if the last step has diverged
+            add_skipped(run_directory, splits.skipped)
+            checkpoints.save(done, parallel.collect(state), tested)
+
+        # All options have been checked by now: from here on, only an example, a full disk or a
+        # loss that is not finite can stop the run.
+        with signals.until_saved(), Checkpoints(run_directory, description['run']) as checkpoints:
             init_key, train_key = jax.random.split(jax.random.key(config.seed))
             init_args = init_key, jnp.zeros((1, *start.preprocessing.shape)), start.params
-            done = saved = checkpoints.newest or 0
-            if done:
+            if checkpoints.steps:
+                like = jax.eval_shape(learner.init, *init_args)
+                done, state = checkpoints.restore_newest(like)
                 print(f'{run_directory}: {min(done, num_steps)} of {num_steps} steps are done')
-                state = checkpoints.restore(done, jax.eval_shape(learner.init, *init_args))
             else:
-                state = jax.jit(learner.init)(*init_args)
+                done, state = 0, jax.jit(learner.init)(*init_args)
             if done < num_steps:
                 record_run(run_directory, config.to_dict(), description, splits.num_examples)
             state = parallel.spread(state)
             steps = range(done, num_steps)
             with (
-                create_reporter(config, run_directory, steps, schedule) as report,
+                create_reporter(config, run_directory, steps, schedule, order) as report,
                 train_batches(splits.train, order, steps, parallel.put_batch) as batches,
             ):
                 try:
+                    if not checkpoints.steps:  # from here on, metrics have a checkpoint
+                        save(None)
+                        checkpoints.wait()
+                    elif due.test(done) and not report.was_tested(done):  # it was interrupted
+                        report.test(done, evaluate(eval_step, state, splits.test, parallel))
                     for batch in report.timed(batches):
                         state, metrics = train_step(state, batch, train_key)
                         done += 1
-                        report.train(done, metrics)  # raises if the step before was not finite
-                        save_due = is_due(done, config.checkpoint_every_steps, num_steps)
-                        if save_due or is_due(done, config.eval_every_steps, num_steps):
-                            test_metrics = evaluate(eval_step, state, splits.test, parallel)
-                            report.test(done, test_metrics)
-                        if save_due:
-                            add_skipped(run_directory, splits.skipped)
-                            checkpoints.save(done, parallel.collect(state), test_metrics)
-                            saved = done
-                except InputError:  # an example is unusable: keep what was learned so far
-                    report.flush()
-                    if done > saved:
-                        add_skipped(run_directory, splits.skipped)
-                        checkpoints.save(done, parallel.collect(state), metrics=None)
+                        signals.defer()  # there is something to save now
+                        report.train(done, metrics)  # raises if the step before has diverged
+                        tested = None
+                        if due.test(done):
+                            tested = evaluate(eval_step, state, splits.test, parallel)
+                            report.test(done, tested)
+                        if due.save(done) or checkpoints.is_due(config.checkpoint_every_minutes):
+                            save(tested)
+                        checkpoints.check()
+                        signals.check()
+                except (InputError, signals.Interrupted):
+                    if done != checkpoints.last:  # keep what was learned so far
+                        save(None)
                     raise
-                if not report.was_tested(done):  # a finished run whose last line is missing
-                    report.test(done, evaluate(eval_step, state, splits.test, parallel))
             if count := add_skipped(run_directory, splits.skipped):
                 print(f'{run_directory}: {count} examples were skipped, see skipped.json')
             return report.lines[-1]

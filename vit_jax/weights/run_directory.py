@@ -7,7 +7,7 @@ from vit_jax.errors import InputError
 from vit_jax.model.shapes import abstract_variables
 from vit_jax.model.vit import ViT
 from vit_jax.run.checkpoint import Checkpoints
-from vit_jax.run.json_files import read_json
+from vit_jax.run.description import read_description
 from vit_jax.weights.files import as_input_error
 
 
@@ -26,15 +26,16 @@ def load_run(
     Raises:
       InputError: if it is not a run directory, or has no such checkpoint.
     """
-    description = read_json(run_directory / 'description.json')
+    description = read_description(run_directory)
     with as_input_error(run_directory):
         model = ViT(**description.pop('model'))
     if not (run_directory / 'checkpoints').is_dir():
         raise InputError(f'{run_directory}: the run has not saved a checkpoint yet')
-    with Checkpoints(run_directory, read_only=True) as checkpoints:
-        named = {'newest': checkpoints.newest, 'best': checkpoints.best}
-        number = named[step] if step in named else int(step) if str(step).isdecimal() else step
-        if number not in checkpoints.steps:
+    with Checkpoints(run_directory, description.pop('run'), read_only=True) as checkpoints:
+        number = checkpoints.best if step == 'best' else None
+        if str(step).isdecimal():
+            number = int(step)
+        if step != 'newest' and number not in checkpoints.steps:
             there = ', '.join(map(str, checkpoints.steps)) or 'none'
             raise InputError(f'{run_directory}: no checkpoint {step}; available: {there}')
         with as_input_error(run_directory):

@@ -1,0 +1,237 @@
+"""Kills and interrupts runs at random moments, and compares their ends with undisturbed ones.
+
+python benchmarks/survival.py [--kills 50] [--signals 40] [--seed 0]
+
+Kills: a run is ended by SIGKILL again and again, at any moment from its start on, and resumes on
+other numbers of devices (8, 4, 2, 1 and back), under jit and pmap, from memory and streamed. Its
+end equals an undisturbed run's to 1e-5, and bit for bit if it keeps its layout. As the batch at a
+step is a function of seed and step alone, equal parameters mean that each example was seen once.
+
+Signals: SIGTERM, SIGINT and SIGHUP at random moments, each to a fresh run or to one that resumes.
+Each time the process ends within 10 s, without a traceback, and the next start loses no step.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+from benchmarks.report import describe_machine, write_result
+
+SMALL: dict[str, Any] = {
+    'num_steps': 400,
+    'checkpoint_every_steps': 20,
+    'eval_every_steps': 50,
+    'log_every_steps': 5,
+    'batch_size': 16,
+    'data.train_split': 'train[:500]',
+    'data.test_split': 'test[:48]',
+    'model.dim': 16,
+    'model.depth': 2,
+    'optim.warmup_steps': 5,
+    'optim.name': 'sgd',
+    'optim.learning_rate': 0.01,
+}
+LAYOUTS = [
+    (devices, {'parallel.mode': mode, 'data.memory_gib': memory_gib})
+    for devices in (8, 4, 2, 1, 2, 4)
+    for mode in ('jit', 'pmap')
+    for memory_gib in (4.0, 0.0)
+]
+STATUS = 75  # of an interrupted run
+ENDS = {STATUS: 'saved, or with nothing to save', 0: 'finished'}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--kills', type=int, default=50)
+    parser.add_argument('--signals', type=int, default=40)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--steps', type=int, default=400, help='of each run')
+    parser.add_argument('--data-dir', help='with tfds:digits')
+    output = ROOT / 'benchmarks' / 'results' / 'survival.json'
+    parser.add_argument('--output', type=Path, default=output)
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        SMALL['data.dir'] = arguments.data_dir or folder / 'data'
+        SMALL['num_steps'] = arguments.steps
+        whole, _ = finish(folder, 'whole', LAYOUTS[0])  # also prepares the data
+        _, seconds = finish(folder, 'timed', LAYOUTS[0])
+        result, failures = {}, []
+        for survive, times in (
+            (survive_kills, arguments.kills),
+            (survive_signals, arguments.signals),
+        ):
+            happened, wrong = survive(folder, times, seconds, whole, rng)
+            result |= happened
+            failures += wrong
+    markdown = ''.join(f'| {name} | {value} |\n' for name, value in result.items())
+    markdown = f'| Survival | |\n|--|--|\n{markdown}'
+    print(markdown, *failures, sep='\n')
+    result = {'machine': describe_machine(), **result, 'failures': failures}
+    write_result(result, markdown, arguments.output)
+    sys.exit(bool(failures))
+
+
+def survive_kills(
+    folder: Path, num_kills: int, seconds: float, whole: Any, rng: random.Random
+) -> tuple[dict[str, Any], list[str]]:
+    """Kills a run of one layout and a run of changing layouts at random moments.
+
+    Args:
+      folder: to work in.
+      num_kills: of both runs together.
+      seconds: that an undisturbed run takes.
+      whole: its parameters.
+      rng: chooses the moments.
+
+    Returns:
+      What happened, and what was wrong.
+    """
+    result: dict[str, Any] = {}
+    failures = []
+    for name, layouts, tolerance in (('one layout', LAYOUTS[:1], 0), ('layouts', LAYOUTS, 1e-5)):
+        turns, kills, begun = itertools.cycle(layouts), 0, 0
+        while kills < num_kills // 2:
+            process = start(folder, name, next(turns))
+            try:
+                _, errors = process.communicate(timeout=rng.uniform(0, seconds))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                kills += 1
+                continue
+            if process.returncode:
+                failures.append(f'{name}: {errors[-500:]}')
+                break
+            failures += compare(folder / name, whole, tolerance)
+            (folder / name).rename(folder / f'{name}-{begun}')  # finished: begin another
+            begun += 1
+        finish(folder, name, LAYOUTS[0])
+        failures += compare(folder / name, whole, tolerance)
+        result |= {f'{name}: kills': kills, f'{name}: runs finished': begun + 1}
+    return result, failures
+
+
+def survive_signals(
+    folder: Path, num_signals: int, seconds: float, whole: Any, rng: random.Random
+) -> tuple[dict[str, Any], list[str]]:
+    """Interrupts runs at random moments, and starts them again; see `survive_kills`."""
+    failures, ends, slowest = [], Counter[str](), 0.0
+    name, begun = 'interrupted', 0
+    for i in range(num_signals):
+        number = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)[i % 3]
+        before = last_step(folder / name)
+        process = start(folder, name, LAYOUTS[0])
+        time.sleep(rng.uniform(0, seconds))
+        asked = time.monotonic()
+        process.send_signal(number)
+        output, errors = process.communicate()
+        waited = time.monotonic() - asked
+        slowest = max(slowest, waited)
+        ends[ENDS.get(process.returncode, 'by the signal, before train.py began')] += 1
+        wrong = []
+        if process.returncode not in (*ENDS, -number):
+            wrong.append(f'status {process.returncode}')
+        if process.returncode == -number and output:
+            wrong.append('killed after its start')
+        is_long = process.returncode == STATUS and len(errors.splitlines()) > 2
+        if is_long or 'Traceback' in errors:
+            wrong.append(errors[-800:])
+        if waited > 10:
+            wrong.append(f'took {waited:.1f} s')
+        resumed = re.search(r'(\d+) of \d+ steps are done', output)
+        if resumed and int(resumed[1]) < before:
+            wrong.append(f'resumed at step {resumed[1]}, though {before} steps were done')
+        if wrong:
+            failures.append(f'{number.name}, number {i}: {"; ".join(wrong)}')
+        if process.returncode == 0:
+            failures += compare(folder / name, whole, 0)
+            (folder / name).rename(folder / f'{name}-{begun}')
+            begun += 1
+    finish(folder, name, LAYOUTS[0])
+    failures += compare(folder / name, whole, 0)
+    result = {f'signals, ended {end}': count for end, count in sorted(ends.items())}
+    return {**result, 'slowest end after a signal, s': round(slowest, 1)}, failures
+
+
+def compare(run: Path, whole: Any, tolerance: float) -> list[str]:
+    """What is wrong with a finished run: parameters, or lines of metrics.jsonl."""
+    wrong = []
+    largest = difference(load(run), whole)
+    if not largest <= tolerance:
+        wrong.append(f'{run.name}: parameters differ by {largest}')
+    steps = [line['step'] for line in read_lines(run) if line['split'] == 'train']
+    expected = list(range(SMALL['log_every_steps'], SMALL['num_steps'] + 1, 5))
+    if steps != expected:
+        wrong.append(f'{run.name}: lines of steps {steps}')
+    return wrong
+
+
+def start(folder: Path, name: str, layout: tuple[int, dict[str, Any]]) -> subprocess.Popen[str]:
+    """Starts train.py on a number of CPU devices."""
+    devices, settings = layout
+    flags = [f'--config.{k}={v}' for k, v in (SMALL | settings).items()]
+    command = [sys.executable, 'train.py', '--config=configs/digits.py', *flags]
+    return subprocess.Popen(
+        [*command, f'--workdir={folder / name}'],
+        cwd=ROOT,
+        env=os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(folder: Path, name: str, layout: tuple[int, dict[str, Any]]) -> tuple[Any, float]:
+    """Runs to the end; returns the parameters and the seconds that it took."""
+    begun = time.monotonic()
+    process = start(folder, name, layout)
+    output, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f'{name}: {output[-500:]}{errors[-2000:]}')
+    return load(folder / name), time.monotonic() - begun
+
+
+def load(run: Path) -> Any:
+    from vit_jax.weights import load_weights
+
+    return load_weights(run)[1]
+
+
+def read_lines(run: Path) -> list[dict[str, Any]]:
+    path = run / 'metrics.jsonl'
+    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+
+
+def last_step(run: Path) -> int:
+    """The last step in metrics.jsonl, which a signal must not lose; 0 if there is none."""
+    return max((line['step'] for line in read_lines(run)), default=0)
+
+
+def difference(one: Any, other: Any) -> float:
+    """The largest difference between two trees of parameters."""
+    import jax
+    import numpy as np
+
+    return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(x - y).max()), one, other)))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,115 @@
+"""SIGTERM, SIGINT and SIGHUP: a run saves and stops; a second signal ends it at once.
+
+As long as there is nothing to save, a signal ends the process at once too, even while the main
+thread compiles: a thread of its own reads the signals. From `defer` on, the run polls them with
+`check`, between steps and between batches of an evaluation. A signal that the process was told to
+ignore, by nohup for instance, stays ignored.
+
+This module imports the standard library alone, so that a command can handle signals from its first
+line on.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+STATUS = 75  # exit status of an interrupted run: EX_TEMPFAIL of sysexits.h, "try again"
+SIGNALS = [getattr(signal, n) for n in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, n)]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has asked the run to stop."""
+
+
+class _Received:
+    """The process's signals so far, and who acts on them."""
+
+    names: list[str] = []  # noqa: RUF012
+    deferred = False  # whether there is something to save first
+    wakeup: socket.socket | None = None  # signals go to the thread of `end_on_signals`
+
+
+def end_on_signals(program: str) -> None:
+    """Makes a signal end this process, at once or, after `defer`, at the next `check`.
+
+    Args:
+      program: its name, for messages.
+    """
+    reader, _Received.wakeup = socket.socketpair()
+    _Received.wakeup.setblocking(False)
+    for number in _handled():
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(_Received.wakeup.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reader, program), daemon=True).start()
+
+
+def _watch(reader: socket.socket, program: str) -> None:
+    while True:
+        number = reader.recv(1)[0]
+        if number not in SIGNALS:
+            continue
+        _Received.names.append(signal.Signals(number).name)
+        if len(_Received.names) > 1:
+            _end(f'{program}: {_Received.names[-1]} again: ended at once', 128 + number)
+        elif not _Received.deferred:
+            text = 'interrupted, with nothing left to save; run the same command to resume'
+            _end(f'{program}: {_Received.names[0]}: {text}', STATUS)
+        else:
+            text = 'saving after this step; a second signal ends the run at once'
+            print(f'{program}: {_Received.names[0]}: {text}', file=sys.stderr, flush=True)
+
+
+def _end(message: str, status: int) -> None:
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os.write(2, f'{message}\n'.encode())
+    os._exit(status)
+
+
+@contextlib.contextmanager
+def until_saved() -> Iterator[None]:
+    """Ends what `defer` began; outside a command, also restores the handlers of signals."""
+    if _Received.wakeup or threading.current_thread() is not threading.main_thread():
+        before = {}
+    else:
+        before = {number: signal.getsignal(number) for number in _handled()}
+
+    def receive(number: Any, _: FrameType | None) -> None:
+        if _Received.names or not _Received.deferred:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+        else:
+            _Received.names.append(signal.Signals(number).name)
+
+    for number in before:
+        signal.signal(number, receive)
+    try:
+        yield
+    finally:
+        _Received.deferred = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if before:
+            _Received.names.clear()
+
+
+def defer() -> None:
+    """From now on there is something to save: the first signal waits for `check`."""
+    _Received.deferred = True
+
+
+def check() -> None:
+    """Raises Interrupted if a signal has come since `defer`."""
+    if _Received.names and _Received.deferred:
+        raise Interrupted(_Received.names[0])
+
+
+def _handled() -> list[signal.Signals]:
+    """The signals that are not ignored."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
