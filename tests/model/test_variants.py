@@ -85,7 +85,7 @@ def test_sincos2d_follows_its_formula_and_takes_smaller_images():
         (dict(distilled=True, pool='gap'), "distilled: expected pool='cls'"),
         (dict(fc_norm=True), "fc_norm: expected pool='gap'"),
         (dict(posemb='sincos2d', dim=30), 'expected dim a multiple of 4'),
-        (dict(num_registers=-1), 'expected num_registers a whole number of at least 0'),
+        (dict(num_registers=-1), 'expected num_registers a whole number from 0 to 65,536'),
         (dict(posemb='rotary'), 'expected posemb out of'),
     ],
 )

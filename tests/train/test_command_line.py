@@ -40,7 +40,7 @@ def flags(data_dir, tmp_path):
         (['--config.optim.name=adam'], 'expected one of adamw, sgd'),
         (['--config.data.test_split=validation'], 'expected one of the splits test, train'),
         (['--workdir=/dev/null/run'], 'expected a writable folder'),
-        (['--config.num_steps=0'], 'num_steps: expected a number in [1, inf), got 0'),
+        (['--config.num_steps=0'], 'num_steps: expected a number in [1, 2147483648), got 0'),
         (['--config.model.dtype=int8'], 'expected dtype'),
         (['--config.data.image_size=(8,)'], 'expected a size in pixels'),
         (['--config.data.mean=(0.1,0.2)'], 'data.mean'),
@@ -63,7 +63,7 @@ def test_wrong_input_exits_with_one_line_as_a_process_too(flags):
     """Whatever jax, TFDS and absl print counts too."""
     output, errors = processes.run('train.py', *flags, '--config.batch_size=0', status=2)
     assert output == '' and errors.count('\n') == 1
-    assert errors.startswith('train.py: batch_size: expected a number in [1, inf), got 0')
+    assert errors.startswith('train.py: batch_size: expected a number in [1, 2147483648), got 0')
 
 
 def test_workdir_of_another_model_names_the_difference(flags, capsys):

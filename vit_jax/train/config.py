@@ -47,6 +47,9 @@ RANGES = {
     'augment.label_smoothing': '[0, 1)',
 }
 
+# May be None: then the weights that a run starts from bring them.
+FROM_WEIGHTS = ('data.image_size', 'data.crop_fraction', 'data.mean', 'data.std')
+
 
 def default_config() -> ml_collections.ConfigDict:
     """A config with every option at its default, see `configs/default.py`."""
@@ -96,7 +99,7 @@ def check_config(config: Any) -> None:
     """
     values = flatten_dict(config.to_dict(), sep='.')
     for name, default in flatten_dict(default_config().to_dict(), sep='.').items():
-        if values.get(name) is None and default is not None:
+        if values.get(name) is None and default is not None and name not in FROM_WEIGHTS:
             raise InputError(f'{name}: expected a value, such as {default!r}, got None')
     for name, interval in RANGES.items():
         if (value := values[name]) is not None and not _contains(interval, value):
