@@ -64,4 +64,6 @@ def fail(reason: object, status: int) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv))
+    status = main(sys.argv)
+    signals.ignore()
+    sys.exit(status)

@@ -10,9 +10,9 @@ a restart from step 0 and any exception but InputError and OSError are failures.
 import argparse
 import contextlib
 import io
-import json
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -82,14 +82,15 @@ def damage_run(folder: Path, num_cases: int, seed: int, data_dir: str | None = N
         if int(step.name) not in KEPT:
             shutil.rmtree(step)
 
-    def load(path: Path) -> bool:
+    def load(path: Path, _: io.StringIO) -> bool:
         params = load_weights(path)[1]
         return any(equal(params, intact[step]) for step in KEPT)
 
-    def resume(path: Path) -> bool:
-        train(config, str(path))
-        lines = [json.loads(x) for x in (path / 'metrics.jsonl').read_text().splitlines()]
-        return lines[-1]['step'] == STEPS and equal(load_weights(path)[1], intact[STEPS])
+    def resume(path: Path, printed: io.StringIO) -> bool:
+        last = train(config, str(path))
+        begun = re.search(rf'(\d+) of {STEPS} steps are done', printed.getvalue())
+        resumed = begun is not None and int(begun[1]) in KEPT
+        return resumed and last['step'] == STEPS and equal(load_weights(path)[1], intact[STEPS])
 
     rng = random.Random(seed)
     files = sorted(path.relative_to(run) for path in run.rglob('*') if path.is_file())
@@ -113,12 +114,12 @@ def damage_run(folder: Path, num_cases: int, seed: int, data_dir: str | None = N
     return {'ends': dict(sorted(ends.items())), 'failures': failures}
 
 
-def attempt(use: Callable[[Path], bool], path: Path) -> tuple[str, str]:
+def attempt(use: Callable[[Path, io.StringIO], bool], path: Path) -> tuple[str, str]:
     """How a use of a damaged run ended, and what was wrong with that; '' if nothing."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            is_right = use(path)
+            is_right = use(path, printed)
     except (InputError, OSError) as error:
         several = len(str(error).splitlines()) > 1
         return 'one line of error', f'several lines: {error}' if several else ''
@@ -127,7 +128,7 @@ def attempt(use: Callable[[Path], bool], path: Path) -> tuple[str, str]:
     fell_back = 'is used instead' in printed.getvalue()
     return (
         'the checkpoint before' if fell_back else 'as undamaged',
-        '' if is_right else 'other numbers',
+        '' if is_right else 'other numbers, or another start',
     )
 
 

@@ -117,7 +117,7 @@ def try_all(folder: Path) -> tuple[Counter[str], list[str]]:
                 end = 'accepted'
             except (InputError, OSError) as error:
                 end = 'refused in one line'
-                if len(str(error).splitlines()) > 1:
+                if len(str(error).replace(str(value), '').splitlines()) > 1:
                     wrong = repr(error)
             except Exception:
                 end, wrong = 'traceback', traceback.format_exc(limit=-2)

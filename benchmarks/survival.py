@@ -8,7 +8,8 @@ end equals an undisturbed run's to 1e-5, and bit for bit if it keeps its layout.
 step is a function of seed and step alone, equal parameters mean that each example was seen once.
 
 Signals: SIGTERM, SIGINT and SIGHUP at random moments, each to a fresh run or to one that resumes.
-Each time the process ends within 10 s, without a traceback, and the next start loses no step.
+Each time the process ends within 10 s, without a traceback, and the next start loses no step. A
+signal before the first line of train.py ends the interpreter in its own way.
 """
 
 import argparse
@@ -17,7 +18,6 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 from benchmarks.report import describe_machine, write_result
+from vit_jax.run.signals import SIGNALS, STATUS
 
 SMALL: dict[str, Any] = {
     'num_steps': 400,
@@ -52,7 +53,6 @@ LAYOUTS = [
     for mode in ('jit', 'pmap')
     for memory_gib in (4.0, 0.0)
 ]
-STATUS = 75  # of an interrupted run
 ENDS = {STATUS: 'saved, or with nothing to save', 0: 'finished'}
 
 
@@ -71,8 +71,7 @@ def main() -> None:
         folder = Path(name)
         SMALL['data.dir'] = arguments.data_dir or folder / 'data'
         SMALL['num_steps'] = arguments.steps
-        whole, _ = finish(folder, 'whole', LAYOUTS[0])  # also prepares the data
-        _, seconds = finish(folder, 'timed', LAYOUTS[0])
+        whole, seconds = finish(folder, 'whole', LAYOUTS[0])
         result, failures = {}, []
         for survive, times in (
             (survive_kills, arguments.kills),
@@ -136,7 +135,7 @@ def survive_signals(
     failures, ends, slowest = [], Counter[str](), 0.0
     name, begun = 'interrupted', 0
     for i in range(num_signals):
-        number = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)[i % 3]
+        number = SIGNALS[i % len(SIGNALS)]
         before = last_step(folder / name)
         process = start(folder, name, LAYOUTS[0])
         time.sleep(rng.uniform(0, seconds))
@@ -145,14 +144,16 @@ def survive_signals(
         output, errors = process.communicate()
         waited = time.monotonic() - asked
         slowest = max(slowest, waited)
-        ends[ENDS.get(process.returncode, 'by the signal, before train.py began')] += 1
+        had_begun = bool(output) or process.returncode != -number
+        end = 'before train.py began'
+        if had_begun:
+            end = ENDS.get(process.returncode, f'with status {process.returncode}')
+        ends[end] += 1
         wrong = []
-        if process.returncode not in (*ENDS, -number):
-            wrong.append(f'status {process.returncode}')
-        if process.returncode == -number and output:
-            wrong.append('killed after its start')
+        if had_begun and process.returncode not in ENDS:
+            wrong.append(f'status {process.returncode}, {output[-100:]}')
         is_long = process.returncode == STATUS and len(errors.splitlines()) > 2
-        if is_long or 'Traceback' in errors:
+        if had_begun and (is_long or 'Traceback' in errors):
             wrong.append(errors[-800:])
         if waited > 10:
             wrong.append(f'took {waited:.1f} s')
@@ -178,7 +179,8 @@ def compare(run: Path, whole: Any, tolerance: float) -> list[str]:
     if not largest <= tolerance:
         wrong.append(f'{run.name}: parameters differ by {largest}')
     steps = [line['step'] for line in read_lines(run) if line['split'] == 'train']
-    expected = list(range(SMALL['log_every_steps'], SMALL['num_steps'] + 1, 5))
+    every = SMALL['log_every_steps']
+    expected = list(range(every, SMALL['num_steps'] + 1, every))
     if steps != expected:
         wrong.append(f'{run.name}: lines of steps {steps}')
     return wrong

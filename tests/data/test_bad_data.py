@@ -16,6 +16,7 @@ from vit_jax.__main__ import main
 from vit_jax.data.batches import train_batches
 from vit_jax.data.jpeg import _height_offset as height_offset
 from vit_jax.data.order import TrainOrder
+from vit_jax.data.picture import decode_crop
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.sources import open_source, open_split
 from vit_jax.errors import InputError
@@ -56,6 +57,17 @@ def bad_pictures():
 
 
 MEMORY = pytest.mark.parametrize('memory_gib', [0.0, 1.0], ids=['stream', 'memory'])
+
+
+def test_damaged_scan_data_of_a_stream_is_found_below_the_crop(folder):
+    """Decoding for a crop stops above it, so the picture is checked as a whole first."""
+    path = folder / 'train' / 'ape' / '10.jpg'
+    _, jpeg = bad_pictures()['a truncated JPEG']
+    path.write_bytes(jpeg + b'\xff\x00' * 50 + b'\xff\xd9')
+    pixels = decode_crop(path.read_bytes(), '10.jpg', lambda *_: (0, 0, 8, 8), (8, 8))
+    assert pixels.shape == (8, 8, 3)
+    with pytest.raises(InputError, match=f'{path}: expected a picture, but it is damaged: Corrupt'):
+        read_epoch(folder, memory_gib=0.0)
 
 
 @MEMORY

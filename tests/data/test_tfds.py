@@ -111,7 +111,7 @@ def test_unknown_sources_raise(source, message, data_dir):
         open_source(source, data_dir)
 
 
-@pytest.mark.parametrize('split', ['validation', 'train[:x]', 'train[:0]'])
+@pytest.mark.parametrize('split', ['validation', 'train[:x]', 'train[:0]', 'train[5:2]'])
 def test_unknown_splits_raise(split, data_dir):
     with pytest.raises(InputError, match='expected one of the splits .*train'):
         open_source('tfds:digits', data_dir).open(split)

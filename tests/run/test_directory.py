@@ -9,6 +9,7 @@ from pictures import small_config
 import vit_jax
 from vit_jax.errors import InputError
 from vit_jax.run.directory import open_run_directory, record_run
+from vit_jax.run.json_files import read_json
 from vit_jax.run.metrics import Reporter
 from vit_jax.run.resume import check_resumable
 from vit_jax.train.build import find_start
@@ -123,6 +124,25 @@ def test_run_directory_in_use_is_refused(digits_config, tmp_path):
     train(digits_config, str(tmp_path))
 
 
+def test_lock_is_released_while_an_error_is_kept(tmp_path):
+    """As in a notebook, which keeps the last traceback and all that it refers to."""
+    with pytest.raises(KeyboardInterrupt) as kept, open_run_directory(str(tmp_path), {}, {}):
+        raise KeyboardInterrupt
+    with open_run_directory(str(tmp_path), {}, {}):
+        assert kept
+
+
+@pytest.mark.parametrize('damage', ['gone', '[]', '{"train": 1, "checksum": "0"}'])
+def test_files_that_nothing_depends_on_are_begun_again(digits_config, tmp_path, damage, capsys):
+    train(digits_config, str(tmp_path))
+    path = tmp_path / 'examples.json'
+    path.unlink() if damage == 'gone' else path.write_text(damage)
+    digits_config.num_steps = 7
+    assert train(digits_config, str(tmp_path))['step'] == 7
+    assert read_json(path) == {'train': 96, 'test': 48}
+    assert ('is kept as examples.json.damaged' in capsys.readouterr().out) == (damage != 'gone')
+
+
 def test_execution_options_are_not_stored_with_a_run(digits_config, tmp_path):
     digits_config.model.remat = 'full'
     train(digits_config, str(tmp_path))
@@ -190,10 +210,11 @@ def test_checkpoints_of_another_run_are_set_aside(digits_config, tmp_path, capsy
     train(digits_config, str(tmp_path / 'run'))
     train(digits_config, str(tmp_path / 'other'))
     other = tmp_path / 'other' / 'checkpoints' / '6'
-    shutil.copytree(other, tmp_path / 'run' / 'checkpoints' / '999')
+    for step in ('997', '998', '999'):  # more than are kept
+        shutil.copytree(other, tmp_path / 'run' / 'checkpoints' / step)
     vit_jax.load_weights(tmp_path / 'run')
     printed = capsys.readouterr().err
-    assert '999: the checkpoint is damaged: it belongs to another run; checkpoint 6 is' in printed
+    assert '997: the checkpoint is damaged: it belongs to another run; checkpoint 6 is' in printed
     assert (tmp_path / 'run' / 'checkpoints' / '999').is_dir()  # reading changes nothing
     digits_config.num_steps = 8
     assert train(digits_config, str(tmp_path / 'run'))['step'] == 8

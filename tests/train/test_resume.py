@@ -24,7 +24,7 @@ def final_params(workdir):
 
 
 def test_killed_and_interrupted_runs_end_like_undisturbed_ones(tmp_path, data_dir):
-    """Real processes and signals at random moments; `benchmarks/survival.py` sends 90."""
+    """Real processes and signals at random moments; `benchmarks/survival.py` sends more."""
     few = ['--kills', 2, '--signals', 3, '--steps', 60, '--seed', random.randrange(1000)]
     files = ['--data-dir', data_dir, '--output', tmp_path / 'survival.json']
     printed, _ = processes.run('benchmarks/survival.py', *few, *files)
@@ -75,14 +75,9 @@ def test_interrupted_evaluation_is_repeated(digits_config, tmp_path, monkeypatch
         patch.setattr('vit_jax.train.trainer.evaluate', interrupt)
         train(digits_config, str(tmp_path / 'both'))
     train(digits_config, str(tmp_path / 'both'))
-    lines = [
-        [
-            (x['step'], x['split'], x['loss'])
-            for x in read_metrics(tmp_path / name / 'metrics.jsonl')
-        ]
-        for name in ('whole', 'both')
-    ]
-    assert lines[0] == lines[1]
+    whole, both = (read_metrics(tmp_path / name / 'metrics.jsonl') for name in ('whole', 'both'))
+    losses = [(line['step'], line['split'], line['loss']) for line in whole]
+    assert losses == [(line['step'], line['split'], line['loss']) for line in both]
 
 
 def test_checkpoints_by_the_clock_are_not_evaluated(digits_config, tmp_path):
@@ -91,9 +86,8 @@ def test_checkpoints_by_the_clock_are_not_evaluated(digits_config, tmp_path):
     train(digits_config, str(tmp_path))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert (checkpoints.steps, checkpoints.best) == ([5, 6], 6)
-    assert [
-        x['step'] for x in read_metrics(tmp_path / 'metrics.jsonl') if x['split'] == 'test'
-    ] == [6]
+    lines = read_metrics(tmp_path / 'metrics.jsonl')
+    assert [line['step'] for line in lines if line['split'] == 'test'] == [6]
 
 
 def test_metrics_without_a_checkpoint_stop_the_run(digits_config, tmp_path):

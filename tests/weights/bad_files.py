@@ -51,6 +51,38 @@ def lying_npz(tmp_path):
     return tmp_path / 'a.npz'
 
 
+def inflating_npz(tmp_path):
+    """A few hundred kilobytes that inflate to 320 MiB."""
+    header = io.BytesIO()
+    array = {'descr': '<f4', 'fortran_order': False, 'shape': (320, 2**18)}
+    np.lib.format.write_array_header_1_0(header, array)
+    with zipfile.ZipFile(tmp_path / 'a.npz', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('cls.npy', header.getvalue() + bytes(320 * 2**20))
+    return tmp_path / 'a.npz'
+
+
+def damaged_safetensors(tmp_path):
+    """One bit of the last array; the file is well-formed."""
+    model = vit_jax.ViT(**ARGUMENTS)
+    path = tmp_path / 'a.safetensors'
+    vit_jax.save_weights(path, model, random_variables(model), format='seed')
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def damaged_metadata(tmp_path):
+    """An argument that the arrays do not determine."""
+    path = tmp_path / 'a.safetensors'
+    model = vit_jax.ViT(**ARGUMENTS)
+    vit_jax.save_weights(path, model, random_variables(model), format='seed')
+    content = path.read_bytes()
+    assert content.count(b'norm_eps') == 1
+    path.write_bytes(content.replace(b'1e-05', b'1e-03'))
+    return path
+
+
 def huge_torch(tmp_path):
     """A few bytes that claim to be 4 TB."""
     peer('torch')
@@ -225,7 +257,10 @@ BAD_FILES = {
     hostile_header: 'expected a .npz file',
     non_finite: 'norm.bias: expected finite',
     huge_image: 'at most 65,536 patches',
+    inflating_npz: 'inflates to 0.3 GiB, which weights do not',
     huge_torch: 'GiB, but this machine has',
+    damaged_safetensors: 'the file is damaged: the checksum of ',
+    damaged_metadata: 'the file is damaged: the checksum of its metadata differs',
     truncated_safetensors: 'expected a .safetensors file',
     foreign_safetensors: 'one of the formats google, timm, huggingface, seed, got conv1',
     foreign_metadata: "'vit_jax' is not in this package's format",

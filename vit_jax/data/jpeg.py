@@ -17,8 +17,6 @@ from PIL import ExifTags, Image
 
 from vit_jax.errors import InputError
 
-MAX_PIXELS = 2**26  # of a picture; a larger one may be a decompression bomb
-USUAL_SCANS = 12  # of a progressive JPEG; more cost as many times the pixels
 XMP = b'http://ns.adobe.com/xap/1.0/\0'
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -50,24 +48,14 @@ class Jpeg(NamedTuple):
     orientation: int
 
 
-def read_header(data: bytes, name: str) -> Jpeg | None:
-    """Reads the header of a JPEG; None if it is not one that simplejpeg can decode.
-
-    Args:
-      data: content of a file.
-      name: of the picture, for errors.
-
-    Raises:
-      InputError: if it takes too long or too much memory to decode, see `check_size`.
-    """
+def read_header(data: bytes) -> Jpeg | None:
+    """Reads the header of a JPEG; None if it is not one that simplejpeg can decode."""
     if not data.startswith(b'\xff\xd8'):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except Exception:  # such as KeyError for 4:4:1
         return None
-    # No marker occurs within scan data; one in a thumbnail does no harm here.
-    check_size(height, width, name, data.count(b'\xff\xda'))
     if colours not in ('YCbCr', 'RGB', 'Gray'):
         return None
     orientation = 1
@@ -76,26 +64,6 @@ def read_header(data: bytes, name: str) -> Jpeg | None:
         with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as picture:
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     return Jpeg(height, width, 'GRAY' if colours == 'Gray' else 'RGB', orientation)
-
-
-def check_size(height: int, width: int, name: str, num_scans: int = 1) -> None:
-    """Validates that a picture takes neither too much memory nor too long to decode.
-
-    Args:
-      height, width: pixels.
-      name: of the picture, for errors.
-      num_scans: of a progressive JPEG, each of which passes over all pixels.
-
-    Raises:
-      InputError: if it has more than 2²⁶ pixels, about 67 megapixels, or so many scans that it
-        takes as long as one.
-    """
-    if height * width * max(1, num_scans // USUAL_SCANS) > MAX_PIXELS:
-        scans = f' in {num_scans} scans' if num_scans > USUAL_SCANS else ''
-        raise InputError(
-            f'{name}: expected a picture of at most {MAX_PIXELS:,} pixels, got {width} x '
-            f'{height}{scans}; make it smaller'
-        )
 
 
 def decode_jpeg(data: bytes, jpeg: Jpeg, name: str) -> UInt8[np.ndarray, 'h w c'] | None:

@@ -17,8 +17,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from vit_jax.data.jpeg import (
     UPRIGHT,
     Box,
+    Jpeg,
     check_jpeg,
-    check_size,
     decode_jpeg,
     decode_jpeg_around,
     read_header,
@@ -35,6 +35,8 @@ PILLOW_FORMATS = (
     'TIFF',
     'WEBP',
 )  # none runs programs
+MAX_PIXELS = 2**26  # of a picture; a larger one may be a decompression bomb
+USUAL_SCANS = 12  # of a progressive JPEG, each of which passes over all pixels
 
 cv2.setNumThreads(1)  # the data pipeline has its own threads
 
@@ -79,16 +81,17 @@ def decode_picture(data: bytes, name: str) -> UInt8[np.ndarray, 'h w c']:
 
     Raises:
       InputError: if it is not a picture, is damaged, has more than 8 bits per channel, or takes too
-        much memory or time to decode, see `vit_jax.data.jpeg.check_size`.
+        much memory or time to decode: 67 megapixels, and as many scans of a JPEG as take that long.
     """
-    if (jpeg := read_header(data, name)) and (pixels := decode_jpeg(data, jpeg, name)) is not None:
+    jpeg = _read_header(data, name)
+    if jpeg and (pixels := decode_jpeg(data, jpeg, name)) is not None:
         return pixels
     return _decode_by_pillow(data, name)
 
 
 def check_picture(data: bytes, name: str) -> None:
-    """Raises InputError if a JPEG is damaged, of which `decode_crop` may not see the place."""
-    if jpeg := read_header(data, name):
+    """Raises InputError if a JPEG is damaged, also where `decode_crop` does not look."""
+    if jpeg := _read_header(data, name):
         check_jpeg(data, jpeg, name)
 
 
@@ -108,7 +111,7 @@ def decode_crop(
     Raises:
       InputError: see `decode_picture`.
     """
-    jpeg = read_header(data, name)
+    jpeg = _read_header(data, name)
     decoded = None if jpeg is None else decode_jpeg_around(data, jpeg, choose, image_size)
     if decoded is None:
         pixels = decode_picture(data, name)
@@ -127,10 +130,28 @@ def crop_and_resize(
     return cv2.resize(part, image_size[::-1], interpolation=method).reshape(*image_size, -1)
 
 
+def _read_header(data: bytes, name: str) -> Jpeg | None:
+    if jpeg := read_header(data):
+        _check_size(data, jpeg.height, jpeg.width, name)
+    return jpeg
+
+
+def _check_size(data: bytes, height: int, width: int, name: str) -> None:
+    """Raises InputError if a picture takes too much memory or time to decode."""
+    # No marker occurs within scan data, and one in a thumbnail does no harm here.
+    num_scans = data.count(b'\xff\xda') if data.startswith(b'\xff\xd8') else 1
+    if height * width * max(1, num_scans // USUAL_SCANS) > MAX_PIXELS:
+        scans = f' in {num_scans} scans' if num_scans > USUAL_SCANS else ''
+        raise InputError(
+            f'{name}: expected a picture of at most {MAX_PIXELS:,} pixels, got {width} x '
+            f'{height}{scans}; make it smaller'
+        )
+
+
 def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as picture:
-            check_size(picture.height, picture.width, name)
+            _check_size(data, picture.height, picture.width, name)
             stored = ' '.join(str(tile.args) for tile in picture.tile)  # such as 'RGB;16B'
             if picture.mode.startswith(('I', 'F')) or ';16' in stored:
                 raise ValueError(f'it has more than 8 bits per channel, mode {picture.mode}')

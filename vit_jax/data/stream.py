@@ -61,12 +61,12 @@ class Stream:
         examples = functools.lru_cache(maxsize=LOOKAHEAD)(order.examples)
 
         def row(step: int, at: int) -> dict[str, Any]:
-            to_pixels: Any = self._eval_pixels
             first = int(examples(step)[at])
             for index in itertools.chain(range(first, self.num_examples), range(first)):
+                to_pixels = self._eval_pixels
                 if self._min_area:
                     place = index, order.seed, step, order.rows[at]
-                    to_pixels = functools.partial(self._train_pixels, place)
+                    to_pixels = functools.partial(self._train_pixels, *place)
                 if found := self._reader.read(index, to_pixels):
                     return _named(*found) | {'position': np.int32(order.rows[at])}
             raise InputError(f'expected pictures, but none is usable: {self.skipped[first]}')
@@ -91,15 +91,13 @@ class Stream:
     def _eval_pixels(self, record: Record) -> np.ndarray:
         return self._preprocessing.resize(record.decode())
 
-    def _train_pixels(self, place: tuple[int, int, int, int], record: Record) -> np.ndarray:
+    def _train_pixels(
+        self, index: int, seed: int, step: int, row: int, record: Record
+    ) -> np.ndarray:
         """A random-resized-crop; its random numbers depend only on seed, step and row.
 
-        A picture is checked as a whole when its first crop is due.
-
-        Args:
-          place: index in the split; seed, step and row.
+        The picture at an index is checked as a whole when its first crop is due.
         """
-        index, seed, step, row = place
         if isinstance(record.picture, bytes) and not self._intact[index]:
             check_picture(record.picture, record.name)
             self._intact[index] = True

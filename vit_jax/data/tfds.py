@@ -135,6 +135,7 @@ class TfdsSource:
                 examples = TfRecords(info.splits[split], info.features, decoders)
             else:
                 examples = self._builder.as_data_source(split=split, decoders=decoders)
+            num_examples = len(examples)  # negative for 'train[5:2]', which is a ValueError
         except (ValueError, KeyError, NotImplementedError) as error:
             raise InputError(
                 f'{self.name}: expected one of the splits '
@@ -143,7 +144,7 @@ class TfdsSource:
             ) from error
         except Exception as error:  # whatever array_record raises on damaged files
             raise InputError(f'{self.name}: {split!r} cannot be read: {error}') from None
-        if len(examples) == 0:
+        if num_examples == 0:
             raise InputError(f'{self.name}: split {split!r} has no examples')
         name = f'{self.name}, {split}'
         return TfdsSplit(examples, self._image_key, self._label_key, name, len(self.class_names))

@@ -32,6 +32,7 @@ class Jit:
         return jax.device_put(state, self.replicated)
 
     def collect(self, state: Any) -> Any:
+        # Of replicated arrays, Orbax compiles and saves a slice for each device.
         return jax.tree.map(lambda x: x.addressable_data(0), state)
 
     def put_batch(self, batch: Any) -> Any:

@@ -5,10 +5,11 @@ state) and `record` (JSON: the run, a checksum of each array, and the metrics). 
 TensorStore notices changed values, so every array is compared with its checksum. The two newest
 checkpoints and the best one are kept.
 
-Orbax's CheckpointManager is not used because one unreadable checkpoint would keep it from opening
-the others.
+Orbax's CheckpointManager is not used because the unreadable metrics of one checkpoint keep it from
+opening the others.
 """
 
+import contextlib
 import logging
 import os
 import shutil
@@ -26,6 +27,7 @@ from vit_jax.errors import InputError
 from vit_jax.run.json_files import CHECKSUM, checksum, parse_json
 
 KEPT = 2  # newest checkpoints; the best one is kept too
+UNFINISHED, DELETED = '.orbax-checkpoint-tmp', '.deleted'  # left over when a process was killed
 
 
 class Checkpoints:
@@ -45,9 +47,9 @@ class Checkpoints:
         self._read_only = read_only
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._saved_at = time.monotonic()
-        self.last: int | None = None  # step of the last save, finished or not
+        self.last: int | None = None  # step last restored, or saved, finished or not
         if not read_only:
-            self._prune()
+            self._remove(lambda name: UNFINISHED in name or name.endswith(DELETED))
 
     def __enter__(self) -> 'Checkpoints':
         return self
@@ -113,8 +115,10 @@ class Checkpoints:
           OSError: if a checkpoint could not be written.
         """
         self._attempt(self._checkpointer.wait_until_finished)
-        if not self._read_only:
-            self._prune()
+        # Until a state was restored or saved, the newest checkpoints may be damaged or foreign.
+        if self.last is not None:
+            kept = {*self.steps[-KEPT:], self.best}
+            self._remove(lambda name: name.isdecimal() and int(name) not in kept)
 
     def restore_newest(self, like: Any) -> tuple[int, Any]:
         """The newest state that is intact, on the first device; sets damaged ones aside.
@@ -160,8 +164,7 @@ class Checkpoints:
                 reason = error
             else:
                 if damaged:
-                    text = f'{reason}; checkpoint {step} is used instead'
-                    print(text, file=sys.stderr)
+                    print(f'{reason}; checkpoint {step} is used instead', file=sys.stderr)
                 return step, restored, damaged
         raise reason if damaged else InputError(f'{self._path}: there is no checkpoint')
 
@@ -177,14 +180,14 @@ class Checkpoints:
             if self._run is not None and record.get('run') != self._run:
                 raise ValueError('it belongs to another run')
             restored = self._checkpointer.restore(path, args=ocp.args.Composite(**args))
-            items = dict(restored.items())
-            for name, value in _by_name(jax.device_get(_checksums(items)[0])).items():
+            arrays = dict(restored.items())
+            for name, value in _by_name(jax.device_get(_checksums(arrays)[0])).items():
                 if record['checksums'] is not None and record['checksums'][name] != value:
                     raise ValueError(f'the checksum of {name} differs')
         except Exception as error:  # a damaged file can make TensorStore fail in any way
             reason = str(error).strip().split('\n')[0]
             raise InputError(f'{path}: the checkpoint is damaged: {reason[:200]}') from None
-        return items
+        return arrays
 
     def _record(self, step: int) -> dict[str, Any]:
         path = self._path / str(step)
@@ -198,26 +201,16 @@ class Checkpoints:
         return record
 
     def _accuracy(self, step: int) -> float | None:
-        try:
+        with contextlib.suppress(Exception):  # it is damaged, or was not evaluated
             return float(self._record(step)['metrics']['accuracy'])
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-        ):  # damaged, or not evaluated
-            return None
+        return None
 
-    def _prune(self) -> None:
-        kept = {*self.steps[-KEPT:], self.best}
-        for path in list(self._path.iterdir()) if self._path.is_dir() else ():
-            unfinished = '.orbax-checkpoint-tmp' in path.name or path.name.endswith('.deleted')
-            if path.name.isdecimal() and int(path.name) not in kept:
-                path = path.rename(path.with_suffix('.deleted'))  # half a checkpoint is none
-                unfinished = True
-            if unfinished:
-                shutil.rmtree(path, ignore_errors=True)
+    def _remove(self, is_superfluous: Callable[[str], bool]) -> None:
+        paths = list(self._path.iterdir()) if self._path.is_dir() else []
+        for path in paths:
+            if is_superfluous(path.name):
+                # Renamed first, so that half a checkpoint never passes for one.
+                shutil.rmtree(path.rename(path.with_suffix(DELETED)), ignore_errors=True)
 
     def _attempt(self, write: Callable[[], Any]) -> None:
         try:

@@ -49,20 +49,20 @@ def open_run_directory(
             f'--workdir={workdir}: expected a path without [, ] and \\, in which Orbax loses '
             f'checkpoints, got {min(wrong)} in {path.absolute()}'
         )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / 'lock')  # released when the process ends, however it ends
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f'--workdir={workdir} is in use by another process; '
-            f'wait for it, or choose another --workdir'
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f'--workdir={workdir}: expected a writable folder, got: {error.strerror}'
-        ) from None
-    with lock:
+    with contextlib.ExitStack() as stack:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # Released when the process ends, however it ends.
+            stack.enter_context(FileLock(path / 'lock', timeout=0))
+        except Timeout:
+            raise InputError(
+                f'--workdir={workdir} is in use by another process; '
+                f'wait for it, or choose another --workdir'
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f'--workdir={workdir}: expected a writable folder, got: {error.strerror}'
+            ) from None
         if has_checkpoint(path):
             check_resumable(path, config, description)
         elif lines := read_metrics(path / 'metrics.jsonl'):
@@ -96,9 +96,7 @@ def record_run(
       counts: the number of examples in each split; if it changed on resume, that is printed.
     """
     path = run_directory / 'examples.json'
-    before = counts
-    if has_checkpoint(run_directory):
-        before = read_or_begin_again(path)
+    before = _read_or_begin_again(path) if has_checkpoint(run_directory) else counts
     for split, count in counts.items():
         if before.get(split, count) != count:
             print(
@@ -127,7 +125,7 @@ def add_skipped(run_directory: Path, skipped: dict[str, dict[int, str]]) -> int:
       skipped: by split, the reason for each, by its index in the split.
     """
     path = run_directory / 'skipped.json'
-    known = read_or_begin_again(path) if path.exists() else {}
+    known = _read_or_begin_again(path)
     for split, reasons in skipped.items():
         if reasons:
             new = {str(index): reason for index, reason in sorted(reasons.items())}
@@ -137,10 +135,10 @@ def add_skipped(run_directory: Path, skipped: dict[str, dict[int, str]]) -> int:
     return sum(map(len, known.values()))
 
 
-def read_or_begin_again(path: Path) -> dict[str, Any]:
-    """A JSON file that nothing depends on; {} with a note if it cannot be read."""
+def _read_or_begin_again(path: Path) -> dict[str, Any]:
+    """A JSON file that nothing depends on; {} if it is missing, or damaged (with a note)."""
     try:
-        return read_json(path)
+        return read_json(path) if path.exists() else {}
     except InputError as error:
         print(f'{error}; it is kept as {path.name}.damaged and begun again')
         path.replace(path.with_name(f'{path.name}.damaged'))

@@ -25,7 +25,9 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads an object that `write_json` has written; see `parse_json`.
+    """Reads an object of a run directory or a Hugging Face folder, see `parse_json`.
+
+    A checksum, which `write_json` adds, is verified and removed.
 
     Raises:
       InputError: if it is missing, damaged or not an object.

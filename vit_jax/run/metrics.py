@@ -54,7 +54,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, except damaged ones."""
     lines = []
     for text in path.read_text('utf-8', errors='replace').splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get('step'), int) and 'split' in line:
                 lines.append(line)
@@ -233,7 +233,7 @@ def show_speed(metrics: dict[str, float]) -> str:
 
 def is_due(step: int, every_steps: int, num_steps: int) -> bool:
     """Whether a periodic event is due after `step` steps; after the last, it always is."""
-    return step >= num_steps or (every_steps > 0 < step and step % every_steps == 0)
+    return step >= num_steps or (step > 0 and every_steps > 0 and step % every_steps == 0)
 
 
 class Diverged(FloatingPointError):

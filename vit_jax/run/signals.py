@@ -49,6 +49,12 @@ def end_on_signals(program: str) -> None:
     threading.Thread(target=_watch, args=(reader, program), daemon=True).start()
 
 
+def ignore() -> None:
+    """For the end of a command: Python's own end would restore the handlers that kill."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _watch(reader: socket.socket, program: str) -> None:
     while True:
         number = reader.recv(1)[0]
@@ -111,5 +117,5 @@ def check() -> None:
 
 
 def _handled() -> list[signal.Signals]:
-    """The signals that are not ignored."""
-    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    """The signals that are neither ignored nor handled by another language's code."""
+    return [n for n in SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
