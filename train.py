@@ -20,6 +20,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from vit_jax.errors import InputError
+from vit_jax.run.abandoned import silence_abandoned_tasks
 from vit_jax.train.config import parse_flags
 
 
@@ -39,12 +40,10 @@ def main(argv: list[str]) -> int:
         config_file = parse_flags(values, argv)
         workdir = values.workdir or str(Path('runs') / config_file.stem)
         # Imported after flag parsing, so that a wrong flag fails immediately.
-        from vit_jax.run.checkpoint import silence_failed_saves
         from vit_jax.run.compilation_cache import use_compilation_cache
         from vit_jax.train.trainer import train
 
         use_compilation_cache()
-        silence_failed_saves()
         result = train(values.config, workdir)
     except InputError as error:
         return fail(error, 2)
@@ -64,6 +63,7 @@ def fail(reason: object, status: int) -> int:
 
 
 if __name__ == '__main__':
+    silence_abandoned_tasks()
     status = main(sys.argv)
     signals.ignore()
     sys.exit(status)

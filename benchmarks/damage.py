@@ -29,6 +29,7 @@ os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')  # compiling takes 
 
 from benchmarks.report import describe_machine, write_result
 from vit_jax.errors import InputError
+from vit_jax.run.abandoned import silence_abandoned_tasks
 from vit_jax.run.compilation_cache import use_compilation_cache
 
 STEPS = 10
@@ -39,13 +40,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--cases', type=int, default=700)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--data-dir', help='with tfds:digits')
     output = ROOT / 'benchmarks' / 'results' / 'damage.json'
     parser.add_argument('--output', type=Path, default=output)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ['XDG_CACHE_HOME'] = folder
         use_compilation_cache()
-        result = damage_run(Path(folder), arguments.cases, arguments.seed)
+        silence_abandoned_tasks()
+        data_dir = arguments.data_dir or f'{folder}/data'
+        result = damage_run(Path(folder), arguments.cases, arguments.seed, data_dir)
     result = {'machine': describe_machine(), **result}
     markdown = ''.join(f'| {end} | {count} |\n' for end, count in result['ends'].items())
     markdown = f'| {arguments.cases} damaged run directories | cases |\n|--|--|\n{markdown}'
@@ -54,14 +58,14 @@ def main() -> None:
     sys.exit(bool(result['failures']))
 
 
-def damage_run(folder: Path, num_cases: int, seed: int, data_dir: str | None = None) -> Any:
+def damage_run(folder: Path, num_cases: int, seed: int, data_dir: str) -> Any:
     """Damages copies of a run.
 
     Args:
       folder: to work in.
       num_cases: how many; all files and damages once before one is repeated.
       seed: of the choices.
-      data_dir: of TFDS, with `tfds:digits`.
+      data_dir: of TFDS, for `tfds:digits`.
 
     Returns:
       'ends', the number of cases by how they ended, and 'failures', one line each.
@@ -70,7 +74,7 @@ def damage_run(folder: Path, num_cases: int, seed: int, data_dir: str | None = N
     from vit_jax.train.trainer import train
     from vit_jax.weights import load_weights
 
-    config = small_config(str(data_dir or folder / 'data'))
+    config = small_config(data_dir)
     whole, run = folder / 'whole', folder / 'run'
     checkpoint.KEPT, kept = STEPS, checkpoint.KEPT
     with contextlib.redirect_stdout(io.StringIO()):

@@ -7,8 +7,6 @@ from PIL import Image
 from processes import ROOT
 from sklearn.datasets import load_sample_image
 
-from benchmarks import damage
-
 
 def run(script, output, *options):
     script = ROOT / 'benchmarks' / script
@@ -74,6 +72,8 @@ def test_input_pipeline_writes_its_table(tmp_path):
 
 
 def test_damaged_run_directories_never_give_other_numbers(tmp_path, data_dir):
-    result = damage.damage_run(tmp_path, 12, seed=0, data_dir=data_dir)
-    assert result['failures'] == []
-    assert sum(result['ends'].values()) == 24
+    command = [ROOT / 'benchmarks' / 'damage.py', '--cases', 12, '--data-dir', data_dir]
+    _, errors = processes.run(*command, '--output', tmp_path / 'damage.json')
+    result = json.loads((tmp_path / 'damage.json').read_text())
+    assert result['failures'] == [] and sum(result['ends'].values()) == 24
+    assert 'Traceback' not in errors

@@ -10,7 +10,6 @@ opening the others.
 """
 
 import contextlib
-import logging
 import os
 import shutil
 import sys
@@ -221,18 +220,6 @@ class Checkpoints:
             raise OSError(
                 f'{self._path}: checkpoint {self.last} cannot be written, {there}: {reason[:200]}'
             ) from None
-
-
-def silence_failed_saves() -> None:
-    """For a command: hides what asyncio and TensorStore print of a failed save, which is raised."""
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-    hook = sys.unraisablehook
-
-    def filtered(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != 'Event loop is closed':
-            hook(unraisable)
-
-    sys.unraisablehook = filtered
 
 
 def _training(state: Any) -> dict[str, Any]:
