@@ -2,13 +2,14 @@
 
 python benchmarks/damage.py [--cases 700] [--seed 0]
 
-A small run is trained. Each case damages one file of a copy, then loads the weights and resumes.
-Either must end with the weights of an intact checkpoint, or with one line of error. Other numbers,
-a restart from step 0 and any exception but InputError and OSError are failures.
+A small run is trained. Each case damages one file of a copy, which is then used by `predict`,
+`evaluate` and `convert` and resumed. Each must end as with an intact checkpoint, or with one line
+of error. Other numbers, a restart from step 0 and tracebacks are failures.
 """
 
 import argparse
 import contextlib
+import hashlib
 import io
 import os
 import random
@@ -70,6 +71,9 @@ def damage_run(folder: Path, num_cases: int, seed: int, data_dir: str) -> Any:
     Returns:
       'ends', the number of cases by how they ended, and 'failures', one line each.
     """
+    from PIL import Image
+
+    from vit_jax.__main__ import main as vit_jax
     from vit_jax.run import checkpoint
     from vit_jax.train.trainer import train
     from vit_jax.weights import load_weights
@@ -80,25 +84,55 @@ def damage_run(folder: Path, num_cases: int, seed: int, data_dir: str) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):
         train(config, str(whole))
     checkpoint.KEPT = kept
-    intact = {step: load_weights(whole, step=step)[1] for step in (*KEPT, STEPS)}
+    intact = load_weights(whole, step=STEPS)[1]
+    Image.linear_gradient('L').save(folder / 'picture.png')
     shutil.copytree(whole, run)
     for step in run.glob('checkpoints/*'):
         if int(step.name) not in KEPT:
             shutil.rmtree(step)
 
-    def load(path: Path, _: io.StringIO) -> bool:
-        params = load_weights(path)[1]
-        return any(equal(params, intact[step]) for step in KEPT)
+    def predict(path: Path, *options: str) -> str:
+        return command('predict', path, folder / 'picture.png', '--format', 'json', *options)
 
-    def resume(path: Path, printed: io.StringIO) -> bool:
-        last = train(config, str(path))
+    def evaluate(path: Path, *options: str) -> str:
+        return command('evaluate', path, *options)
+
+    def convert(path: Path, *options: str) -> str:
+        converted = folder / 'converted.safetensors'
+        command('convert', path, converted, '--to', 'seed', *options)
+        return hashlib.sha256(converted.read_bytes()).hexdigest()
+
+    def command(*arguments: object) -> str:
+        """What a command prints, except a line on the checkpoint that it falls back to."""
+        printed, errors = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+            status = vit_jax([str(x) for x in arguments])
+        if status:
+            raise InputError(errors.getvalue().strip())
+        print(errors.getvalue(), end='')
+        return printed.getvalue()
+
+    def resume(path: Path) -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            last = train(config, str(path))
         begun = re.search(rf'(\d+) of {STEPS} steps are done', printed.getvalue())
-        resumed = begun is not None and int(begun[1]) in KEPT
-        return resumed and last['step'] == STEPS and equal(load_weights(path)[1], intact[STEPS])
+        resumed = begun is not None and int(begun[1]) in KEPT and last['step'] == STEPS
+        return f'{resumed and equal(load_weights(path)[1], intact)}'
+
+    right = {
+        use: [use(whole, f'--step={step}') for step in KEPT] for use in (predict, evaluate, convert)
+    }
+    right[resume] = ['True']
 
     rng = random.Random(seed)
     files = sorted(path.relative_to(run) for path in run.rglob('*') if path.is_file())
-    pairs = [(name, damage) for name in files for damage in DAMAGES]
+    # The older checkpoint is not read as long as the newer one is intact.
+    older = f'checkpoints/{KEPT[0]}/'
+    pairs = [
+        (name, damage)
+        for name in files
+        for damage in (DAMAGES[:1] if str(name).startswith(older) else DAMAGES)
+    ]
     rng.shuffle(pairs)
     ends: Counter[str] = Counter()
     failures = []
@@ -107,8 +141,8 @@ def damage_run(folder: Path, num_cases: int, seed: int, data_dir: str) -> Any:
         copy = folder / 'copy'
         shutil.copytree(run, copy)
         damage(copy / name, rng)
-        for use in (load, resume):
-            end, problem = attempt(use, copy)
+        for use, outputs in right.items():
+            end, problem = attempt(use, copy, outputs)
             ends[f'{use.__name__}: {end}'] += 1
             if problem:
                 failures.append(
@@ -118,12 +152,12 @@ def damage_run(folder: Path, num_cases: int, seed: int, data_dir: str) -> Any:
     return {'ends': dict(sorted(ends.items())), 'failures': failures}
 
 
-def attempt(use: Callable[[Path, io.StringIO], bool], path: Path) -> tuple[str, str]:
+def attempt(use: Callable[[Path], str], path: Path, right: list[str]) -> tuple[str, str]:
     """How a use of a damaged run ended, and what was wrong with that; '' if nothing."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            is_right = use(path, printed)
+            is_right = use(path) in right
     except (InputError, OSError) as error:
         several = len(str(error).splitlines()) > 1
         return 'one line of error', f'several lines: {error}' if several else ''

@@ -1,6 +1,6 @@
-"""Kills and interrupts runs at random moments, and compares their ends with undisturbed ones.
+"""Kills and interrupts runs, fills their disks, and compares their ends with undisturbed ones.
 
-python benchmarks/survival.py [--kills 50] [--signals 40] [--seed 0]
+python benchmarks/survival.py [--kills 50] [--signals 40] [--disks 4] [--seed 0]
 
 Kills: a run is ended by SIGKILL again and again, at any moment from its start on, and resumes on
 other numbers of devices (8, 4, 2, 1 and back), under jit and pmap, from memory and streamed. Its
@@ -10,6 +10,9 @@ step is a function of seed and step alone, equal parameters mean that each examp
 Signals: SIGTERM, SIGINT and SIGHUP at random moments, each to a fresh run or to one that resumes.
 Each time the process ends within 10 s, without a traceback, and the next start loses no step. A
 signal before the first line of train.py ends the interpreter in its own way.
+
+Disks: a run on a disk that is too small ends with one line and status 1. On a larger disk, it
+resumes from its last checkpoint. Each disk is a tmpfs in a mount namespace of its own (Linux).
 """
 
 import argparse
@@ -53,6 +56,14 @@ LAYOUTS = [
     for mode in ('jit', 'pmap')
     for memory_gib in (4.0, 0.0)
 ]
+FILL_DISK = """
+mount -t tmpfs -o size=$0 tmpfs disk
+cd disk
+"$@" >../output 2>../errors
+echo $? >../status
+mount -o remount,size=1g "$PWD"
+"$@" >../resumed && cp -r run ../run
+"""
 ENDS = {STATUS: 'saved, or with nothing to save', 0: 'finished'}
 
 
@@ -60,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--kills', type=int, default=50)
     parser.add_argument('--signals', type=int, default=40)
+    parser.add_argument('--disks', type=int, default=4)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--steps', type=int, default=400, help='of each run')
     parser.add_argument('--data-dir', help='with tfds:digits')
@@ -76,6 +88,7 @@ def main() -> None:
         for survive, times in (
             (survive_kills, arguments.kills),
             (survive_signals, arguments.signals),
+            (survive_full_disks, arguments.disks),
         ):
             happened, wrong = survive(folder, times, seconds, whole, rng)
             result |= happened
@@ -172,6 +185,30 @@ def survive_signals(
     return {**result, 'slowest end after a signal, s': round(slowest, 1)}, failures
 
 
+def survive_full_disks(
+    folder: Path, num_disks: int, seconds: float, whole: Any, rng: random.Random
+) -> tuple[dict[str, Any], list[str]]:
+    """Fills disks of some sizes, all too small for an undisturbed run; see `survive_kills`."""
+    failures = []
+    needed = sum(path.stat().st_blocks * 512 for path in (folder / 'whole').rglob('*'))
+    for i in range(num_disks):
+        place, size = folder / f'disk-{i}', (i + 1) * needed // (num_disks + 1)
+        (place / 'disk').mkdir(parents=True)
+        namespace = ['unshare', '--map-root-user', '--mount', 'sh', '-ec', FILL_DISK, str(size)]
+        command, environment = train_command('run', LAYOUTS[0])
+        subprocess.run(
+            [*namespace, *command], cwd=place, env=environment, stderr=subprocess.PIPE, check=True
+        )
+        errors, status = (place / 'errors').read_text(), (place / 'status').read_text().strip()
+        if status != '1' or len(errors.splitlines()) != 1:
+            failures.append(f'disk of {size} bytes: status {status}, {errors[-800:]}')
+        intact = re.search(r'checkpoint (\d+) is intact', errors)
+        if intact and f'\nrun: {intact[1]} of' not in (place / 'resumed').read_text():
+            failures.append(f'disk of {size} bytes: not resumed from checkpoint {intact[1]}')
+        failures += compare(place / 'run', whole, 0)
+    return {'disks filled': num_disks}, failures
+
+
 def compare(run: Path, whole: Any, tolerance: float) -> list[str]:
     """What is wrong with a finished run: parameters, or lines of metrics.jsonl."""
     wrong = []
@@ -188,17 +225,20 @@ def compare(run: Path, whole: Any, tolerance: float) -> list[str]:
 
 def start(folder: Path, name: str, layout: tuple[int, dict[str, Any]]) -> subprocess.Popen[str]:
     """Starts train.py on a number of CPU devices."""
+    command, environment = train_command(folder / name, layout)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def train_command(
+    workdir: str | Path, layout: tuple[int, dict[str, Any]]
+) -> tuple[list[str], dict[str, str]]:
+    """The command that trains on a number of CPU devices, and its environment."""
     devices, settings = layout
     flags = [f'--config.{k}={v}' for k, v in (SMALL | settings).items()]
-    command = [sys.executable, 'train.py', '--config=configs/digits.py', *flags]
-    return subprocess.Popen(
-        [*command, f'--workdir={folder / name}'],
-        cwd=ROOT,
-        env=os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, str(ROOT / 'train.py'), f'--config={ROOT}/configs/digits.py', *flags]
+    environment = {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+    return [*command, f'--workdir={workdir}'], os.environ | environment
 
 
 def finish(folder: Path, name: str, layout: tuple[int, dict[str, Any]]) -> tuple[Any, float]:

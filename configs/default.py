@@ -47,6 +47,9 @@ def get_config() -> ml_collections.ConfigDict:
     # during training, in bounded memory.
     config.data.memory_gib = 4.0
     config.data.on_error = 'raise'  # what to do about an unusable example; 'skip': leave it out
+    # Of a picture as stored; a larger one is unusable. It bounds memory and time, since a few bytes
+    # can hold a picture of any size.
+    config.data.max_pixels = 2**26
     # Repeated augmentation: copies of each example in its batch, augmented independently.
     config.data.repeats = 1
 

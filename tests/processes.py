@@ -1,4 +1,4 @@
-"""Python processes, started the way a user starts them."""
+"""Python processes, started the way a user starts them: without torch, which is optional."""
 
 import os
 import runpy
@@ -11,10 +11,15 @@ ROOT = Path(__file__).parents[1]
 
 def start(*arguments, devices=1, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
     """Starts `python ARGUMENTS` with a number of CPU devices; its output is text."""
+    paths = [str(ROOT / 'tests' / 'without_torch'), os.environ.get('PYTHONPATH', '')]
+    environment = {
+        'PYTHONPATH': os.pathsep.join(filter(None, paths)),
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    }
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
-        env=os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'},
+        env=os.environ | environment,
         stdout=stdout,
         stderr=stderr,
         text=True,

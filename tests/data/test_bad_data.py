@@ -81,10 +81,17 @@ def test_bad_pictures_are_named(folder, ending, content, memory_gib):
     assert "data.on_error='skip'" in str(error.value) and '\n' not in str(error.value)
 
 
-def read_epoch(folder, memory_gib, on_error='raise'):
+@MEMORY
+def test_the_limit_on_pixels_is_an_option(folder, memory_gib):
+    with pytest.raises(InputError, match=r'expected a picture of at most 479 pixels, got 24 x 20'):
+        read_epoch(folder, memory_gib, max_pixels=479)
+    assert len(read_epoch(folder, memory_gib, max_pixels=480)['image']) == 48
+
+
+def read_epoch(folder, memory_gib, **options):
     """All training examples, in the order of the first epoch."""
     source = open_source(f'folder:{folder}')
-    options = dict(memory_gib=memory_gib, on_error=on_error, min_area=0.5)
+    options |= {'memory_gib': memory_gib, 'min_area': 0.5}
     examples = open_split(source, 'train', PREPROCESSING, **options)
     order = TrainOrder(48, 48, range(48), seed=0)
     with train_batches(examples, order, range(1), lambda batch: batch) as batches:
@@ -174,7 +181,7 @@ def test_remaining_examples_are_always_the_same(folder, memory_gib):
         assert first.num_examples == 43 and first.skipped == second.skipped
         np.testing.assert_array_equal(first.images, second.images)
     else:
-        first, second = (read_epoch(folder, memory_gib, 'skip') for _ in range(2))
+        first, second = (read_epoch(folder, memory_gib, on_error='skip') for _ in range(2))
         for name in first:
             np.testing.assert_array_equal(first[name], second[name])
 
@@ -195,7 +202,7 @@ def test_skipped_examples_are_remembered_on_resume(folder, tmp_path, memory_gib,
 def test_stream_replaces_a_bad_example_with_the_next(folder):
     indices = damage_some(folder)
     paths = open_source(f'folder:{folder}').open('train')._paths
-    batch = read_epoch(folder, 0.0, 'skip')
+    batch = read_epoch(folder, 0.0, on_error='skip')
     for index in indices:
         shutil.copy(paths[index + 1], paths[index])
     repaired = read_epoch(folder, 0.0)

@@ -162,6 +162,10 @@ def test_bombs_are_refused_before_they_take_memory_or_time(photo):
         assert len(data) < 2**20
         with pytest.raises(InputError, match=r'bomb: expected .* at most 67,108,864 pixels, got 8'):
             decode_picture(data, 'bomb')
+    data = encode(photo.resize((60, 40)), 'jpeg2000')
+    assert decode_picture(data, 'photo', max_pixels=4800).shape == (40, 60, 3)
+    with pytest.raises(InputError, match=r'got 60 x 40 in JPEG 2000, which counts twice'):
+        decode_picture(data, 'photo', max_pixels=4799)
     data = encode(photo.resize((1600, 1200)), progressive=True)
     last = data.rindex(b'\xff\xda')
     scans = data[:last] + 500 * data[last:-2] + data[-2:]

@@ -47,17 +47,18 @@ def test_cifar10_as_a_folder_of_pictures_trains(tmp_path):
     if not CIFAR.exists():
         pytest.skip(f'needs {CIFAR.name} beside the project')
     with tarfile.open(CIFAR) as archive:
-        archive.extractall(tmp_path / 'cifar10', filter='data')
+        # Every fifth picture, because most of the time goes into writing and deleting files.
+        members = [x for x in archive if x.isfile() and int(Path(x.name).stem) % 5 == 0]
+        archive.extractall(tmp_path / 'cifar10', members, filter='data')
     source = open_source(f'folder:{tmp_path / "cifar10"}')
     assert source.class_names[:3] == ['airplane', 'automobile', 'bird']
     assert len(source.class_names) == 10
     preprocessing = Preprocessing((32, 32), 3, (0.5,), (0.5,))
-    for split, num_examples in (('train', 50_000), ('test', 10_000)):
+    for split, num_examples in (('train', 10_000), ('test', 2_000)):
         examples = open_split(source, split, preprocessing)
         assert examples.images.shape == (num_examples, 32, 32, 3)
         assert (np.bincount(examples.labels) == num_examples // 10).all()
     settings = {'batch_size': 64, 'num_steps': 150, 'data.memory_gib': 1.0, 'model.dim': 32}
-    settings |= {'data.train_split': 'train[:20%]', 'data.test_split': 'test[:20%]'}
     config = small_config(tmp_path / 'cifar10', **settings, log_every_steps=0)
     config.eval_every_steps = config.checkpoint_every_steps = 0
     config.optim.learning_rate = 3e-3

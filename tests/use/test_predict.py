@@ -206,7 +206,10 @@ def test_wrong_arguments_exit_with_one_line_and_status_2(command, message, capsy
 
 def test_failing_commands_exit_with_one_line_and_status_2(run_directory, tmp_path, capsys):
     (tmp_path / 'text.png').write_text('not a picture')
+    large = str(tmp_path / 'large.png')
+    Image.new('L', (20, 20)).save(large)
     for command, message in [
+        (['predict', str(run_directory), large, '--max-pixels', '399'], 'at most 399 pixels'),
         (['predict', str(run_directory), str(tmp_path / 'text.png')], 'expected a picture'),
         (['predict', str(run_directory), str(tmp_path / 'nothing.png')], 'no such file'),
         (['predict', str(tmp_path), str(tmp_path / 'text.png')], 'expected a run directory'),

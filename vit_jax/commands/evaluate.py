@@ -19,6 +19,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--split', help="of the data (default: the run's test split)")
     text = "what to do about an unusable example (default: the run's, or raise)"
     parser.add_argument('--on-error', choices=('raise', 'skip'), help=text)
+    text = "of a picture; a larger one is unusable (default: the run's, or 67,108,864)"
+    parser.add_argument('--max-pixels', type=int, help=text)
     options.add_normalisation(parser)
     options.add_overrides(parser)
 
@@ -44,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.split or data.get('test_split', 'test'),
         data_dir=arguments.data_dir or data.get('dir'),
         on_error=arguments.on_error or data.get('on_error', 'raise'),
+        max_pixels=arguments.max_pixels or data.get('max_pixels', 2**26),
         **options.normalisation(arguments),
     )
     print(json.dumps({'data': source, **metrics}))

@@ -13,6 +13,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', metavar='IMAGE', nargs='+', help='picture file')
     parser.add_argument('--top-k', type=int, default=5, help='classes per picture (default: 5)')
     parser.add_argument('--format', choices=('table', 'json', 'csv'), default='table')
+    text = 'of a picture; a larger one is refused (default: 67,108,864)'
+    parser.add_argument('--max-pixels', type=int, default=2**26, help=text)
     options.add_normalisation(parser)
     options.add_overrides(parser)
 
@@ -23,8 +25,12 @@ def run(arguments: argparse.Namespace) -> None:
     from vit_jax.use.predict import Predictor
 
     use_compilation_cache()
-    normalisation = options.normalisation(arguments)
-    predictor = Predictor(arguments.weights, **normalisation, **options.reading(arguments))
+    predictor = Predictor(
+        arguments.weights,
+        max_pixels=arguments.max_pixels,
+        **options.normalisation(arguments),
+        **options.reading(arguments),
+    )
     options.print_notes(arguments, predictor.notes)
     results = predictor.top_k(arguments.images, arguments.top_k)
     rows = [

@@ -35,19 +35,23 @@ PILLOW_FORMATS = (
     'TIFF',
     'WEBP',
 )  # none runs programs
-MAX_PIXELS = 2**26  # of a picture; a larger one may be a decompression bomb
+MAX_PIXELS = 2**26  # of a picture, by default; a larger one may be a decompression bomb
 USUAL_SCANS = 12  # of a progressive JPEG, each of which passes over all pixels
+# Twice the memory and time of other formats: its decoder holds 32 bits per channel.
+JPEG2000 = (b'\0\0\0\x0cjP  ', b'\xff\x4f\xff\x51')
 
 cv2.setNumThreads(1)  # the data pipeline has its own threads
 
 
-def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w c']:
+def read_picture(
+    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, 'h w c']:
     """Reads and decodes a picture file.
 
     Raises:
       InputError: if there is no such file, and see `decode_picture`.
     """
-    return decode_picture(read_bytes(path), os.fspath(path))
+    return decode_picture(read_bytes(path), os.fspath(path), max_pixels)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -69,29 +73,33 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         ) from None
 
 
-def decode_picture(data: bytes, name: str) -> UInt8[np.ndarray, 'h w c']:
+def decode_picture(
+    data: bytes, name: str, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, 'h w c']:
     """Decodes a picture and turns it upright by its EXIF orientation.
 
     Args:
       data: content of a file.
       name: of the picture, for errors.
+      max_pixels: that it may have. What takes as long as more pixels counts as more: a JPEG of
+        unusually many scans, and JPEG 2000.
 
     Returns:
       Grey (c = 1) or RGB (c = 3). Palettes and CMYK become RGB; transparency is dropped.
 
     Raises:
-      InputError: if it is not a picture, is damaged, has more than 8 bits per channel, or takes too
-        much memory or time to decode: 67 megapixels, and as many scans of a JPEG as take that long.
+      InputError: if it is not a picture, is damaged, has more than 8 bits per channel, or more
+        than `max_pixels`.
     """
-    jpeg = _read_header(data, name)
+    jpeg = _read_header(data, name, max_pixels)
     if jpeg and (pixels := decode_jpeg(data, jpeg, name)) is not None:
         return pixels
-    return _decode_by_pillow(data, name)
+    return _decode_by_pillow(data, name, max_pixels)
 
 
-def check_picture(data: bytes, name: str) -> None:
+def check_picture(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> None:
     """Raises InputError if a JPEG is damaged, also where `decode_crop` does not look."""
-    if jpeg := _read_header(data, name):
+    if jpeg := _read_header(data, name, max_pixels):
         check_jpeg(data, jpeg, name)
 
 
@@ -100,21 +108,22 @@ def decode_crop(
     name: str,
     choose: Callable[[int, int], Box],
     image_size: tuple[int, int],
+    max_pixels: int = MAX_PIXELS,
 ) -> UInt8[np.ndarray, 'h w c']:
     """Decodes part of a picture and resizes it, see `crop_and_resize`.
 
     Args:
-      data, name: see `decode_picture`.
+      data, name, max_pixels: see `decode_picture`.
       choose: (height, width) of the upright picture → the part.
       image_size: (height, width) to resize to.
 
     Raises:
       InputError: see `decode_picture`.
     """
-    jpeg = _read_header(data, name)
+    jpeg = _read_header(data, name, max_pixels)
     decoded = None if jpeg is None else decode_jpeg_around(data, jpeg, choose, image_size)
     if decoded is None:
-        pixels = decode_picture(data, name)
+        pixels = decode_picture(data, name, max_pixels)
         decoded = pixels, choose(*pixels.shape[:2])
     return crop_and_resize(*decoded, image_size)
 
@@ -130,28 +139,33 @@ def crop_and_resize(
     return cv2.resize(part, image_size[::-1], interpolation=method).reshape(*image_size, -1)
 
 
-def _read_header(data: bytes, name: str) -> Jpeg | None:
+def _read_header(data: bytes, name: str, max_pixels: int) -> Jpeg | None:
     if jpeg := read_header(data):
-        _check_size(data, jpeg.height, jpeg.width, name)
+        _check_size(data, jpeg.height, jpeg.width, name, max_pixels)
     return jpeg
 
 
-def _check_size(data: bytes, height: int, width: int, name: str) -> None:
+def _check_size(data: bytes, height: int, width: int, name: str, max_pixels: int) -> None:
     """Raises InputError if a picture takes too much memory or time to decode."""
-    # No marker occurs within scan data, and one in a thumbnail does no harm here.
-    num_scans = data.count(b'\xff\xda') if data.startswith(b'\xff\xd8') else 1
-    if height * width * max(1, num_scans // USUAL_SCANS) > MAX_PIXELS:
-        scans = f' in {num_scans} scans' if num_scans > USUAL_SCANS else ''
+    weight, reason = 1, ''
+    if data.startswith(b'\xff\xd8'):
+        # No marker occurs within scan data, and one in a thumbnail does no harm here.
+        num_scans = data.count(b'\xff\xda')
+        if num_scans >= 2 * USUAL_SCANS:
+            weight, reason = num_scans // USUAL_SCANS, f' in {num_scans} scans'
+    elif data.startswith(JPEG2000):
+        weight, reason = 2, ' in JPEG 2000, which counts twice'
+    if height * width * weight > max_pixels:
         raise InputError(
-            f'{name}: expected a picture of at most {MAX_PIXELS:,} pixels, got {width} x '
-            f'{height}{scans}; make it smaller'
+            f'{name}: expected a picture of at most {max_pixels:,} pixels, got {width} x '
+            f'{height}{reason}; make it smaller, or allow more by max_pixels'
         )
 
 
-def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
+def _decode_by_pillow(data: bytes, name: str, max_pixels: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as picture:
-            _check_size(data, picture.height, picture.width, name)
+            _check_size(data, picture.height, picture.width, name, max_pixels)
             stored = ' '.join(str(tile.args) for tile in picture.tile)  # such as 'RGB;16B'
             if picture.mode.startswith(('I', 'F')) or ';16' in stored:
                 raise ValueError(f'it has more than 8 bits per channel, mode {picture.mode}')

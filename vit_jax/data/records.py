@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from vit_jax.data.picture import decode_picture
+from vit_jax.data.picture import MAX_PIXELS, decode_picture
 from vit_jax.errors import InputError
 
 
@@ -17,16 +17,18 @@ class Record(NamedTuple):
       picture: content of a picture file; or pixels, uint8 [h, w, c].
       label: the class; 0 to num_classes - 1 is valid.
       name: where to find the example, for messages.
+      max_pixels: see `vit_jax.data.picture.decode_picture`.
     """
 
     picture: bytes | np.ndarray
     label: int
     name: str
+    max_pixels: int = MAX_PIXELS
 
     def decode(self) -> UInt8[np.ndarray, 'h w c']:
         """The whole picture."""
         if isinstance(self.picture, bytes):
-            return decode_picture(self.picture, self.name)
+            return decode_picture(self.picture, self.name, self.max_pixels)
         return self.picture
 
 
@@ -54,6 +56,7 @@ class Reader:
     Args:
       split: whose records.
       on_error: 'raise', or 'skip' to leave out unusable records.
+      max_pixels: of a picture; a larger one is unusable.
 
     Attributes:
       skipped: the reason for each skipped record, by its index in the split.
@@ -62,11 +65,12 @@ class Reader:
       InputError: if on_error is anything else.
     """
 
-    def __init__(self, split: Split, on_error: str = 'raise') -> None:
+    def __init__(self, split: Split, on_error: str = 'raise', max_pixels: int = MAX_PIXELS) -> None:
         if on_error not in ('raise', 'skip'):
             raise InputError(f"data.on_error: expected 'raise' or 'skip', got {on_error!r}")
         self._split = split
         self._skip = on_error == 'skip'
+        self._max_pixels = max_pixels
         self.skipped: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -84,7 +88,7 @@ class Reader:
           InputError: if the file cannot be read, is not a picture, or its label is out of range.
         """
         try:
-            record = self._split[index]
+            record = self._split[index]._replace(max_pixels=self._max_pixels)
             if not 0 <= record.label < self._split.num_classes:
                 raise InputError(
                     f'{record.name}: expected a label from 0 to {self._split.num_classes - 1}, '

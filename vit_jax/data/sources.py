@@ -2,6 +2,7 @@
 
 from vit_jax.data.folder import FolderSource
 from vit_jax.data.memory import InMemory, read_into_memory
+from vit_jax.data.picture import MAX_PIXELS
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.records import Reader
 from vit_jax.data.stream import Stream
@@ -36,6 +37,7 @@ def open_split(
     *,
     memory_gib: float = 4.0,
     on_error: str = 'raise',
+    max_pixels: int = MAX_PIXELS,
     min_area: float = 0.0,
 ) -> InMemory | Stream:
     """The examples of a split, in memory or as a stream.
@@ -47,6 +49,7 @@ def open_split(
       memory_gib: the largest split, as resized pixels in GiB, that is read into memory; a larger
         one is decoded again whenever it is due.
       on_error: 'raise', or 'skip' to leave out unusable examples.
+      max_pixels: of a picture as stored; a larger one is unusable.
       min_area: of a stream's random-resized-crop in training, see `Stream`.
 
     Raises:
@@ -54,7 +57,7 @@ def open_split(
         for memory and not stored for random access.
     """
     records = source.open(split)
-    reader = Reader(records, on_error)
+    reader = Reader(records, on_error, max_pixels)
     height, width, channels = preprocessing.shape
     if len(records) * height * width * channels <= memory_gib * 2**30:
         records.load()

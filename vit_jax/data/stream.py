@@ -99,7 +99,7 @@ class Stream:
         The picture at an index is checked as a whole when its first crop is due.
         """
         if isinstance(record.picture, bytes) and not self._intact[index]:
-            check_picture(record.picture, record.name)
+            check_picture(record.picture, record.name, record.max_pixels)
             self._intact[index] = True
         uniform = random_uniform(2 * ATTEMPTS + 2, seed, step, row)
 
@@ -108,7 +108,7 @@ class Stream:
 
         size = self._preprocessing.image_size
         if isinstance(record.picture, bytes):
-            pixels = decode_crop(record.picture, record.name, choose, size)
+            pixels = decode_crop(record.picture, record.name, choose, size, record.max_pixels)
         else:
             pixels = crop_and_resize(record.picture, choose(*record.picture.shape[:2]), size)
         return self._preprocessing.recolour(pixels)

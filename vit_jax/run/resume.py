@@ -12,7 +12,14 @@ from vit_jax.run.json_files import read_json
 # These shape the parameters, the optimizer's state or the pictures: changing one makes another run,
 FIXED = ('model.', 'data.', 'init.', 'optim.name', 'optim.freeze', 'optim.layer_decay')
 # except for these.
-FREE = ('model.dtype', 'model.dropout', 'model.emb_dropout', 'data.dir', 'data.on_error')
+FREE = (
+    'model.dtype',
+    'model.dropout',
+    'model.emb_dropout',
+    'data.dir',
+    'data.on_error',
+    'data.max_pixels',
+)
 
 
 def check_resumable(

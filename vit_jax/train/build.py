@@ -145,6 +145,7 @@ def open_examples(
         preprocessing,
         memory_gib=config.data.memory_gib,
         on_error=config.data.on_error,
+        max_pixels=config.data.max_pixels,
         min_area=config.augment.random_resized_crop,
     )
 

@@ -34,6 +34,7 @@ RANGES = {
     'optim.clip_norm': '[0, inf)',
     'optim.layer_decay': '[0, 1]',
     'data.memory_gib': '[0, inf)',
+    'data.max_pixels': '[1, 2147483648)',
     'data.repeats': '[1, 2147483648)',
     'augment.random_resized_crop': '[0, 1)',
     'augment.pad_and_crop': '[0, 65536)',

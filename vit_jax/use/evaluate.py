@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from vit_jax.data.picture import MAX_PIXELS
 from vit_jax.data.sources import open_source, open_split
 from vit_jax.data.stream import Stream
 from vit_jax.errors import InputError
@@ -20,6 +21,7 @@ def evaluate_weights(
     *,
     data_dir: str | None = None,
     on_error: str = 'raise',
+    max_pixels: int = MAX_PIXELS,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def evaluate_weights(
       weights: from `vit_jax.weights.reading.read_weights`.
       source, data_dir: see `vit_jax.data.sources.open_source`.
       split: of the source.
-      on_error: see `vit_jax.data.sources.open_split`.
+      on_error, max_pixels: see `vit_jax.data.sources.open_split`.
       mean, std: see `vit_jax.Predictor`.
 
     Returns:
@@ -46,7 +48,7 @@ def evaluate_weights(
             f'{_shorten(class_names)}, got {_shorten(data.class_names)}'
         )
     preprocessing = weights.preprocessing(mean, std)
-    examples = open_split(data, split, preprocessing, on_error=on_error)
+    examples = open_split(data, split, preprocessing, on_error=on_error, max_pixels=max_pixels)
     parallel = create_parallel('jit', 32 * jax.device_count())
     eval_step = parallel.eval_step(Learner(weights.model, preprocessing.normalize).eval_step)
     state = parallel.spread(TrainState(0, weights.variables['params'], ()))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from vit_jax.data.picture import read_picture
+from vit_jax.data.picture import MAX_PIXELS, read_picture
 from vit_jax.errors import InputError
 from vit_jax.weights.reading import read_weights
 
@@ -29,6 +29,7 @@ class Predictor:
       step: of a run's checkpoint: 'newest', 'best' (on the test split), or a number.
       mean, std: that the model was trained with, for pixels in [0, 1], per channel or one for all;
         for weight files that lack them. Google's imply 0.5 and 0.5.
+      max_pixels: of a picture file; a larger one is refused before it takes memory.
       **overrides: as for `vit_jax.load_weights`.
 
     Attributes:
@@ -47,11 +48,13 @@ class Predictor:
         *,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        max_pixels: int = MAX_PIXELS,
         **overrides: Any,
     ) -> None:
         weights = read_weights(path, step=step, **overrides)
         model = weights.model
         self.notes = weights.notes
+        self._max_pixels = max_pixels
         self.class_names = weights.description['class_names'] or [
             str(label) for label in range(model.num_classes)
         ]
@@ -109,12 +112,11 @@ class Predictor:
                 f'expected an array [b, h, w, c], got {list(images.shape)}; '
                 f'put a single picture in a list'
             )
-        pictures = [self._preprocessing.resize(_open(image)) for image in images]
+        pictures = [self._preprocessing.resize(self._open(image)) for image in images]
         shape = (len(pictures), *self._preprocessing.image_size, self._preprocessing.channels)
         return np.array(pictures, np.uint8).reshape(shape)
 
-
-def _open(image: Picture) -> np.ndarray | Image.Image:
-    if isinstance(image, (str, os.PathLike)):
-        return read_picture(image)
-    return image if isinstance(image, Image.Image) else np.asarray(image)
+    def _open(self, image: Picture) -> np.ndarray | Image.Image:
+        if isinstance(image, (str, os.PathLike)):
+            return read_picture(image, self._max_pixels)
+        return image if isinstance(image, Image.Image) else np.asarray(image)
