@@ -16,6 +16,7 @@ resumes from its last checkpoint. Each disk is a tmpfs in a mount namespace of i
 """
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -59,8 +60,9 @@ LAYOUTS = [
 FILL_DISK = """
 mount -t tmpfs -o size=$0 tmpfs disk
 cd disk
-"$@" >../output 2>../errors
-echo $? >../status
+status=0
+"$@" >../output 2>../errors || status=$?
+echo $status >../status
 mount -o remount,size=1g "$PWD"
 "$@" >../resumed && cp -r run ../run
 """
@@ -85,14 +87,17 @@ def main() -> None:
         SMALL['num_steps'] = arguments.steps
         whole, seconds = finish(folder, 'whole', LAYOUTS[0])
         result, failures = {}, []
+        in_turns = functools.partial(survive_kills, layouts=LAYOUTS, tolerance=1e-5)
         for survive, times in (
-            (survive_kills, arguments.kills),
+            (survive_kills, arguments.kills // 2),
+            (in_turns, arguments.kills - arguments.kills // 2),
             (survive_signals, arguments.signals),
             (survive_full_disks, arguments.disks),
         ):
-            happened, wrong = survive(folder, times, seconds, whole, rng)
-            result |= happened
-            failures += wrong
+            if times:
+                happened, wrong = survive(folder, times, seconds, whole, rng)
+                result |= happened
+                failures += wrong
     markdown = ''.join(f'| {name} | {value} |\n' for name, value in result.items())
     markdown = f'| Survival | |\n|--|--|\n{markdown}'
     print(markdown, *failures, sep='\n')
@@ -102,43 +107,49 @@ def main() -> None:
 
 
 def survive_kills(
-    folder: Path, num_kills: int, seconds: float, whole: Any, rng: random.Random
+    folder: Path,
+    num_kills: int,
+    seconds: float,
+    whole: Any,
+    rng: random.Random,
+    layouts: list[Any] = LAYOUTS[:1],
+    tolerance: float = 0.0,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Kills a run of one layout and a run of changing layouts at random moments.
+    """Kills runs at random moments, and starts them again until they end.
 
     Args:
       folder: to work in.
-      num_kills: of both runs together.
+      num_kills: of all runs together.
       seconds: that an undisturbed run takes.
       whole: its parameters.
       rng: chooses the moments.
+      layouts: of the starts, in turns.
+      tolerance: of the final parameters.
 
     Returns:
       What happened, and what was wrong.
     """
-    result: dict[str, Any] = {}
     failures = []
-    for name, layouts, tolerance in (('one layout', LAYOUTS[:1], 0), ('layouts', LAYOUTS, 1e-5)):
-        turns, kills, begun = itertools.cycle(layouts), 0, 0
-        while kills < num_kills // 2:
-            process = start(folder, name, next(turns))
-            try:
-                _, errors = process.communicate(timeout=rng.uniform(0, seconds))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                kills += 1
-                continue
-            if process.returncode:
-                failures.append(f'{name}: {errors[-500:]}')
-                break
-            failures += compare(folder / name, whole, tolerance)
-            (folder / name).rename(folder / f'{name}-{begun}')  # finished: begin another
-            begun += 1
-        finish(folder, name, LAYOUTS[0])
+    name = 'one layout' if len(layouts) == 1 else 'layouts'
+    turns, kills, begun = itertools.cycle(layouts), 0, 0
+    while kills < num_kills:
+        process = start(folder, name, next(turns))
+        try:
+            _, errors = process.communicate(timeout=rng.uniform(0, seconds))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            continue
+        if process.returncode:
+            failures.append(f'{name}: {errors[-500:]}')
+            break
         failures += compare(folder / name, whole, tolerance)
-        result |= {f'{name}: kills': kills, f'{name}: runs finished': begun + 1}
-    return result, failures
+        (folder / name).rename(folder / f'{name}-{begun}')  # finished: begin another
+        begun += 1
+    finish(folder, name, LAYOUTS[0])
+    failures += compare(folder / name, whole, tolerance)
+    return {f'{name}: kills': kills, f'{name}: runs finished': begun + 1}, failures
 
 
 def survive_signals(

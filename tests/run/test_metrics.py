@@ -10,10 +10,11 @@ OPTIONS = dict(batch_size=8, max_loss=9.0, examples=np.arange, learning_rate=lam
 def test_a_damaged_line_costs_that_line_alone(tmp_path):
     lines = [f'{{"step": {step}, "split": "train", "loss": 1.0}}' for step in range(1, 20)]
     lines[3], lines[7], lines[11] = '{"step": 4, "spl', 'null', '\udcff[]'
+    lines[14] = '{"step": 15, "split": "train", "loss": null}'
     text = '\n'.join(lines).encode('utf-8', errors='surrogateescape')
     (tmp_path / 'metrics.jsonl').write_bytes(text)
     steps = [line['step'] for line in read_metrics(tmp_path / 'metrics.jsonl')]
-    assert steps == [step for step in range(1, 20) if step not in (4, 8, 12)]
+    assert steps == [step for step in range(1, 20) if step not in (4, 8, 12, 15)]
 
 
 def test_tensorboard_equals_metrics_jsonl(digits_config, tmp_path):

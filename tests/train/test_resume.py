@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 import random
 import shutil
 import signal
@@ -25,11 +26,24 @@ def final_params(workdir):
 
 def test_killed_and_interrupted_runs_end_like_undisturbed_ones(tmp_path, data_dir):
     """Real processes and signals at random moments; `benchmarks/survival.py` sends more."""
-    few = ['--kills', 2, '--signals', 3, '--steps', 60, '--seed', random.randrange(1000)]
-    files = ['--data-dir', data_dir, '--output', tmp_path / 'survival.json']
-    printed, _ = processes.run('benchmarks/survival.py', *few, *files)
-    result = json.loads((tmp_path / 'survival.json').read_text())
-    assert result['failures'] == [] and result['layouts: kills'] == 1, printed
+    seed = random.randrange(1000)
+    result = survive('--kills', 1, '--signals', 3, '--seed', seed, tmp_path=tmp_path, data=data_dir)
+    assert result['failures'] == [] and result['layouts: kills'] == 1
+
+
+def test_full_disk_ends_in_one_line_and_loses_no_checkpoint(tmp_path, data_dir):
+    if shutil.which('unshare') is None or os.system('unshare --map-root-user --mount true'):
+        pytest.skip('needs the right to mount a file system in a namespace')
+    result = survive('--disks', 1, tmp_path=tmp_path, data=data_dir)
+    assert result['failures'] == [] and result['disks filled'] == 1
+
+
+def survive(*what, tmp_path, data):
+    """Runs `benchmarks/survival.py`, with nothing but what is asked for."""
+    none = ['--kills', 0, '--signals', 0, '--disks', 0, '--steps', 60]
+    files = ['--data-dir', data, '--output', tmp_path / 'survival.json']
+    processes.run('benchmarks/survival.py', *none, *what, *files)
+    return json.loads((tmp_path / 'survival.json').read_text())
 
 
 def test_signal_during_training_is_saved_and_ends_with_status_75(tmp_path, data_dir):

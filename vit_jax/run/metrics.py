@@ -11,7 +11,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from vit_jax.run.json_files import write_json, write_text
@@ -21,7 +23,8 @@ class MetricsWriter:
     """Appends to `metrics.jsonl`, one JSON object per line, and to `tensorboard/`.
 
     Lines after `first_step` are dropped. They are left over from a run that was interrupted before
-    its next checkpoint, and those steps are about to be repeated.
+    its next checkpoint, and those steps are about to be repeated. `tensorboard/` is written anew
+    from the lines that stay.
 
     Args:
       run_directory: an existing folder.
@@ -33,21 +36,48 @@ class MetricsWriter:
         self.lines = [line for line in read_metrics(path) if line['step'] <= first_step]
         write_text(path, ''.join(json.dumps(line) + '\n' for line in self.lines))
         self._file = path.open('a')
-        self._tensorboard = SummaryWriter(
-            str(run_directory / 'tensorboard'), purge_step=first_step + 1
-        )
+        # tensorboardX's SummaryWriter writes from a thread, in which errors are lost.
+        self._events = EventsWriter(str(_empty_folder(run_directory / 'tensorboard') / 'events'))
+        for line in self.lines:
+            self._events.write_event(_event(line))
+        self._events.flush()
 
     def close(self) -> None:
-        self._file.close()
-        self._tensorboard.close()
+        with contextlib.suppress(OSError):  # what could not be written has raised before
+            self._file.close()
+            self._events.close()
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Writes one line and flushes it to the file."""
+        """Writes one line, to the disk.
+
+        Raises:
+          OSError: if it cannot be written.
+        """
         self.lines.append({'step': step, 'split': split, **metrics})
-        self._file.write(json.dumps(self.lines[-1]) + '\n')
-        self._file.flush()
-        for name, value in metrics.items():
-            self._tensorboard.add_scalar(f'{split}/{name}', value, step)
+        try:
+            self._file.write(json.dumps(self.lines[-1]) + '\n')
+            self._file.flush()
+            self._events.write_event(_event(self.lines[-1]))
+            self._events.flush()
+        except OSError as error:
+            raise OSError(f'{self._file.name}: cannot be written: {error.strerror}') from None
+
+
+def _empty_folder(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    for file in path.glob('events.*'):
+        file.unlink()
+    return path
+
+
+def _event(line: dict[str, Any]) -> Event:
+    """A line of `metrics.jsonl` for TensorBoard."""
+    values = [
+        Summary.Value(tag=f'{line["split"]}/{name}', simple_value=value)
+        for name, value in line.items()
+        if name not in ('step', 'split')
+    ]
+    return Event(wall_time=time.time(), step=line['step'], summary=Summary(value=values))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -55,10 +85,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text('utf-8', errors='replace').splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError, RecursionError):
-            line = json.loads(text)
-            if isinstance(line, dict) and isinstance(line.get('step'), int) and 'split' in line:
+            if _is_intact(line := json.loads(text)):
                 lines.append(line)
     return lines
+
+
+def _is_intact(line: Any) -> bool:
+    if not isinstance(line, dict) or not {'step', 'split'} <= line.keys():
+        return False
+    values = [value for name, value in line.items() if name not in ('step', 'split')]
+    is_step = isinstance(line['step'], int) and line['step'] >= 0
+    return is_step and isinstance(line['split'], str) and all(isinstance(x, float) for x in values)
 
 
 class Reporter:
