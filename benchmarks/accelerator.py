@@ -126,7 +126,7 @@ def run_child(number: int, flags: str, rows: list[dict[str, Any]], toy: bool) ->
     for row in rows:
         result = describe_row(flags, row)
         try:
-            result |= run_torch(row, toy) if flags == 'torch' else run_jax(row)
+            result |= (run_torch if flags == 'torch' else run_jax)(row, toy)
             result['images_per_second'] = row['batch'] / result['step_seconds']
             flops = 3 * flops_per_image(create(row['variant']))
             result['flops_per_second'] = flops * result['images_per_second']

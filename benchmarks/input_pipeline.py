@@ -212,10 +212,10 @@ def measure_training(photographs: Path, _: float, toy: bool = False) -> dict[str
             'Ti/16 on the photographs, streamed',
             f'folder:{photographs}',
             {
-                'num_steps': 20 if toy else 30,
+                'num_steps': 12 if toy else 30,
                 'batch_size': 8,
                 'data.memory_gib': 0.0,
-                'data.image_size': SIZE,
+                'data.image_size': 64 if toy else SIZE,
                 'model.variant': 'Ti/16',
                 'model.depth': 1 if toy else 12,
                 'augment.random_resized_crop': AREA[0],
@@ -225,13 +225,13 @@ def measure_training(photographs: Path, _: float, toy: bool = False) -> dict[str
             'a ViT of 4 layers on digits, in memory',
             'tfds:digits',
             {
-                'num_steps': 20 if toy else 60,
-                'batch_size': 16 if toy else 128,
-                'model.depth': 1 if toy else 4,
+                'num_steps': 60,
+                'batch_size': 128,
+                'model.depth': 4,
                 'model.dim': 96,
             },
         ),
-    ):
+    )[: 1 if toy else 2]:
         config = default.get_config()
         config.data.source = source
         config.log_every_steps = 10

@@ -9,11 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def start(*arguments, devices=1, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
+def start(
+    *arguments, devices=1, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, torch=False
+):
     """Starts `python ARGUMENTS` with a number of CPU devices; its output is text."""
-    paths = [str(ROOT / 'tests' / 'without_torch'), os.environ.get('PYTHONPATH', '')]
+    hiding = '' if torch else str(ROOT / 'tests' / 'without_torch')
     environment = {
-        'PYTHONPATH': os.pathsep.join(filter(None, paths)),
+        'PYTHONPATH': os.pathsep.join(filter(None, [hiding, os.environ.get('PYTHONPATH')])),
         'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
     }
     return subprocess.Popen(
