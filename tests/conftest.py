@@ -11,6 +11,7 @@ from pathlib import Path
 
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['EPATH_USE_TF'] = 'false'  # before TFDS uses epath, see vit_jax/run/storage.py
 # Compiling is most of the work, and many tests compile the same programs. Workers and child
 # processes share them, and LLVM's optimisations, which come after XLA's own, are left out.
 SESSION = os.environ.get('PYTEST_XDIST_TESTRUNUID', str(os.getpid()))

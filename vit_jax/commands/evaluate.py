@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from vit_jax.commands import options
 from vit_jax.errors import InputError
@@ -31,12 +30,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     from vit_jax.run.compilation_cache import use_compilation_cache
     from vit_jax.run.directory import trained_on
+    from vit_jax.run.storage import open_path
     from vit_jax.use.evaluate import evaluate_weights
 
     logging.set_verbosity(logging.ERROR)  # silences TFDS's advice
     use_compilation_cache()
     weights = options.read(arguments)
-    data = trained_on(Path(arguments.weights))
+    data = trained_on(open_path(arguments.weights))
     source = arguments.data or data.get('source')
     if source is None:
         raise InputError(f'{arguments.weights} is not a run: expected --data SOURCE')

@@ -11,11 +11,9 @@ opening the others.
 
 import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,9 +22,11 @@ import orbax.checkpoint as ocp
 
 from vit_jax.errors import InputError
 from vit_jax.run.json_files import CHECKSUM, checksum, parse_json
+from vit_jax.run.storage import AnyPath, absolute, is_remote, list_folder, open_path, remove_folder
 
 KEPT = 2  # newest checkpoints; the best one is kept too
 UNFINISHED, DELETED = '.orbax-checkpoint-tmp', '.deleted'  # left over when a process was killed
+COMMITTED = 'commit_success.txt'  # what Orbax writes last; all that counts in a bucket
 
 
 class Checkpoints:
@@ -41,14 +41,15 @@ class Checkpoints:
     def __init__(
         self, run_directory: str | os.PathLike[str], run: str | None = None, read_only: bool = False
     ) -> None:
-        self._path = Path(run_directory).absolute() / 'checkpoints'
+        self._directory = absolute(open_path(run_directory))
+        self._path = self._directory / 'checkpoints'
         self._run = run
         self._read_only = read_only
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._saved_at = time.monotonic()
         self.last: int | None = None  # step last restored, or saved, finished or not
         if not read_only:
-            self._remove(lambda name: UNFINISHED in name or name.endswith(DELETED))
+            self._remove(lambda path: UNFINISHED in path.name or not _is_whole(path))
 
     def __enter__(self) -> 'Checkpoints':
         return self
@@ -64,8 +65,7 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints, in order."""
-        names = [p.name for p in self._path.iterdir()] if self._path.is_dir() else []
-        return sorted(int(name) for name in names if name.isdecimal())
+        return list_steps(self._directory)
 
     @property
     def best(self) -> int | None:
@@ -117,7 +117,7 @@ class Checkpoints:
         # Until a state was restored or saved, the newest checkpoints may be damaged or foreign.
         if self.last is not None:
             kept = {*self.steps[-KEPT:], self.best}
-            self._remove(lambda name: name.isdecimal() and int(name) not in kept)
+            self._remove(lambda path: path.name.isdecimal() and int(path.name) not in kept)
 
     def restore_newest(self, like: Any) -> tuple[int, Any]:
         """The newest state that is intact, on the first device; sets damaged ones aside.
@@ -204,12 +204,14 @@ class Checkpoints:
             return float(self._record(step)['metrics']['accuracy'])
         return None
 
-    def _remove(self, is_superfluous: Callable[[str], bool]) -> None:
-        paths = list(self._path.iterdir()) if self._path.is_dir() else []
-        for path in paths:
-            if is_superfluous(path.name):
-                # Renamed first, so that half a checkpoint never passes for one.
-                shutil.rmtree(path.rename(path.with_suffix(DELETED)), ignore_errors=True)
+    def _remove(self, is_superfluous: Callable[[AnyPath], bool]) -> None:
+        for path in filter(is_superfluous, list_folder(self._path)):
+            # Half a checkpoint must never pass for one.
+            if is_remote(path):
+                (path / COMMITTED).unlink(missing_ok=True)
+            else:
+                path = path.rename(path.with_suffix(DELETED))
+            remove_folder(path)
 
     def _attempt(self, write: Callable[[], Any]) -> None:
         try:
@@ -220,6 +222,17 @@ class Checkpoints:
             raise OSError(
                 f'{self._path}: checkpoint {self.last} cannot be written, {there}: {reason[:200]}'
             ) from None
+
+
+def list_steps(run_directory: AnyPath) -> list[int]:
+    """Steps of all complete checkpoints of a run, in order."""
+    paths = list_folder(run_directory / 'checkpoints')
+    return sorted(int(p.name) for p in paths if p.name.isdecimal() and _is_whole(p))
+
+
+def _is_whole(path: AnyPath) -> bool:
+    """Whether a checkpoint was written to its end, and its deletion has not begun."""
+    return (path / COMMITTED).exists() if is_remote(path) else not path.name.endswith(DELETED)
 
 
 def _training(state: Any) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """`description.json`: what using a trained model takes, and which run its checkpoints belong to."""
 
-from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import InputError
 from vit_jax.run.json_files import read_json
+from vit_jax.run.storage import AnyPath
 
 KINDS = {'model': dict, 'preprocessing': dict, 'class_names': tuple}
 
 
-def read_description(run_directory: Path) -> dict[str, Any]:
+def read_description(run_directory: AnyPath) -> dict[str, Any]:
     """The description of a run.
 
     Returns:

@@ -9,28 +9,29 @@ A run directory holds
   examples.json      the number of examples in each split;
   skipped.json       the examples that were left out, and why; only if there are any;
   diverged.json      the step that stopped the run, and its examples; only if one did;
-  lock               held by the process that trains.
+  lock               held by the process that trains; not in a bucket.
 """
 
 import contextlib
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from vit_jax.errors import InputError
+from vit_jax.run.checkpoint import list_steps
 from vit_jax.run.description import read_description
 from vit_jax.run.json_files import read_json, write_json
 from vit_jax.run.metrics import read_metrics
 from vit_jax.run.resume import check_resumable
+from vit_jax.run.storage import AnyPath, absolute, is_remote, open_path
 
 
 @contextlib.contextmanager
 def open_run_directory(
     workdir: str, config: dict[str, Any], description: dict[str, Any]
-) -> Iterator[Path]:
+) -> Iterator[AnyPath]:
     """Creates or reopens a run directory and locks it.
 
     What may change on resume is in `vit_jax.run.resume`.
@@ -43,17 +44,17 @@ def open_run_directory(
     Raises:
       InputError: if it cannot be written, is in use, or holds a different run.
     """
-    path = Path(workdir)
-    if wrong := set('[]\\') & set(str(path.absolute())):
+    path = open_path(workdir)
+    if wrong := set('[]\\') & set(str(absolute(path))):
         raise InputError(
             f'--workdir={workdir}: expected a path without [, ] and \\, in which Orbax loses '
-            f'checkpoints, got {min(wrong)} in {path.absolute()}'
+            f'checkpoints, got {min(wrong)} in {absolute(path)}'
         )
     with contextlib.ExitStack() as stack:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # Released when the process ends, however it ends.
-            stack.enter_context(FileLock(path / 'lock', timeout=0))
+            if not is_remote(path):  # released when the process ends, however it ends
+                stack.enter_context(FileLock(path / 'lock', timeout=0))
         except Timeout:
             raise InputError(
                 f'--workdir={workdir} is in use by another process; '
@@ -73,12 +74,12 @@ def open_run_directory(
         yield path
 
 
-def has_checkpoint(run_directory: Path) -> bool:
+def has_checkpoint(run_directory: AnyPath) -> bool:
     """Whether the run has saved a complete checkpoint."""
-    return any(path.name.isdecimal() for path in run_directory.glob('checkpoints/*/'))
+    return bool(list_steps(run_directory))
 
 
-def run_name(run_directory: Path) -> str | None:
+def run_name(run_directory: AnyPath) -> str | None:
     """The random name of a run; a new one if it has not begun, None if it is older than names."""
     if has_checkpoint(run_directory):
         return read_description(run_directory)['run']
@@ -86,7 +87,10 @@ def run_name(run_directory: Path) -> str | None:
 
 
 def record_run(
-    run_directory: Path, config: dict[str, Any], description: dict[str, Any], counts: dict[str, int]
+    run_directory: AnyPath,
+    config: dict[str, Any],
+    description: dict[str, Any],
+    counts: dict[str, int],
 ) -> None:
     """Writes what is known of a run before its first step.
 
@@ -108,7 +112,7 @@ def record_run(
     write_json(run_directory / 'description.json', description)
 
 
-def trained_on(run_directory: Path) -> Any:
+def trained_on(run_directory: AnyPath) -> Any:
     """The options of a run's data; {} if the folder is not a run directory."""
     if not (run_directory / 'description.json').is_file():
         return {}
@@ -118,7 +122,7 @@ def trained_on(run_directory: Path) -> Any:
     return config['data']
 
 
-def add_skipped(run_directory: Path, skipped: dict[str, dict[int, str]]) -> int:
+def add_skipped(run_directory: AnyPath, skipped: dict[str, dict[int, str]]) -> int:
     """Adds examples to `skipped.json`, which survives interruptions; returns how many there are.
 
     Args:
@@ -135,7 +139,7 @@ def add_skipped(run_directory: Path, skipped: dict[str, dict[int, str]]) -> int:
     return sum(map(len, known.values()))
 
 
-def _read_or_begin_again(path: Path) -> dict[str, Any]:
+def _read_or_begin_again(path: AnyPath) -> dict[str, Any]:
     """A JSON file that nothing depends on; {} if it is missing, or damaged (with a note)."""
     try:
         return read_json(path) if path.exists() else {}

@@ -2,29 +2,20 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import InputError
+from vit_jax.run.storage import AnyPath, write_text
 
 CHECKSUM = 'checksum'  # the key that `write_json` adds
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all; a link in its place is replaced, never followed."""
-    temporary = path.with_name(path.name + '.tmp')
-    temporary.unlink(missing_ok=True)
-    with temporary.open('x', encoding='utf-8') as file:
-        file.write(text)
-    temporary.replace(path)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes an object with its checksum, see `write_text`."""
+def write_json(path: AnyPath, content: dict[str, Any]) -> None:
+    """Writes an object with its checksum, see `vit_jax.run.storage.write_text`."""
     write_text(path, json.dumps(content | {CHECKSUM: checksum(content)}, indent=2) + '\n')
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: AnyPath) -> dict[str, Any]:
     """Reads an object of a run directory or a Hugging Face folder, see `parse_json`.
 
     A checksum, which `write_json` adds, is verified and removed.

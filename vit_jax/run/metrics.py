@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,9 +14,14 @@ import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import register_writer_factory
 from tqdm import tqdm
 
-from vit_jax.run.json_files import write_json, write_text
+from vit_jax.run.json_files import write_json
+from vit_jax.run.storage import AnyPath, WholeFile, list_folder, open_to_append, write_text
+
+# tensorboardX's own writer to buckets takes a package and credentials of its own.
+register_writer_factory('gs', SimpleNamespace(open=WholeFile, directory_check=lambda path: None))
 
 
 class MetricsWriter:
@@ -31,11 +36,11 @@ class MetricsWriter:
       first_step: number of steps already done.
     """
 
-    def __init__(self, run_directory: Path, first_step: int) -> None:
-        path = run_directory / 'metrics.jsonl'
-        self.lines = [line for line in read_metrics(path) if line['step'] <= first_step]
-        write_text(path, ''.join(json.dumps(line) + '\n' for line in self.lines))
-        self._file = path.open('a')
+    def __init__(self, run_directory: AnyPath, first_step: int) -> None:
+        self._path = run_directory / 'metrics.jsonl'
+        self.lines = [line for line in read_metrics(self._path) if line['step'] <= first_step]
+        write_text(self._path, ''.join(json.dumps(line) + '\n' for line in self.lines))
+        self._file = open_to_append(self._path)
         # tensorboardX's SummaryWriter writes from a thread, in which errors are lost.
         self._events = EventsWriter(str(_empty_folder(run_directory / 'tensorboard') / 'events'))
         for line in self.lines:
@@ -55,18 +60,19 @@ class MetricsWriter:
         """
         self.lines.append({'step': step, 'split': split, **metrics})
         try:
-            self._file.write(json.dumps(self.lines[-1]) + '\n')
+            self._file.write(f'{json.dumps(self.lines[-1])}\n'.encode())
             self._file.flush()
             self._events.write_event(_event(self.lines[-1]))
             self._events.flush()
         except OSError as error:
-            raise OSError(f'{self._file.name}: cannot be written: {error.strerror}') from None
+            raise OSError(f'{self._path}: cannot be written: {error.strerror}') from None
 
 
-def _empty_folder(path: Path) -> Path:
+def _empty_folder(path: AnyPath) -> AnyPath:
     path.mkdir(exist_ok=True)
-    for file in path.glob('events.*'):
-        file.unlink()
+    for file in list_folder(path):
+        if file.name.startswith('events.'):
+            file.unlink()
     return path
 
 
@@ -80,10 +86,11 @@ def _event(line: dict[str, Any]) -> Event:
     return Event(wall_time=time.time(), step=line['step'], summary=Summary(value=values))
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: AnyPath) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, except damaged ones."""
     lines = []
-    for text in path.read_text('utf-8', errors='replace').splitlines() if path.exists() else ():
+    content = path.read_bytes().decode('utf-8', 'replace') if path.exists() else ''
+    for text in content.splitlines():
         with contextlib.suppress(ValueError, RecursionError):
             if _is_intact(line := json.loads(text)):
                 lines.append(line)
@@ -117,7 +124,7 @@ class Reporter:
 
     def __init__(
         self,
-        run_directory: Path,
+        run_directory: AnyPath,
         *,
         first_step: int,
         num_steps: int,

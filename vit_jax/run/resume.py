@@ -1,6 +1,5 @@
 """What may change when a run resumes."""
 
-from pathlib import Path
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -8,6 +7,7 @@ from flax.traverse_util import flatten_dict
 from vit_jax.errors import InputError
 from vit_jax.run.description import read_description
 from vit_jax.run.json_files import read_json
+from vit_jax.run.storage import AnyPath
 
 # These shape the parameters, the optimizer's state or the pictures: changing one makes another run,
 FIXED = ('model.', 'data.', 'init.', 'optim.name', 'optim.freeze', 'optim.layer_decay')
@@ -23,7 +23,7 @@ FREE = (
 
 
 def check_resumable(
-    run_directory: Path, config: dict[str, Any], description: dict[str, Any]
+    run_directory: AnyPath, config: dict[str, Any], description: dict[str, Any]
 ) -> None:
     """Validates that a run directory holds the run that is about to resume; prints what changed.
 

@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +23,7 @@ from vit_jax.model.vit import ViT
 from vit_jax.run.directory import has_checkpoint
 from vit_jax.run.machine import check_memory
 from vit_jax.run.metrics import Reporter
+from vit_jax.run.storage import AnyPath
 from vit_jax.train.optim import (
     create_optimizer,
     learning_rate_factors,
@@ -59,7 +59,7 @@ class Splits(NamedTuple):
 
 
 def find_start(
-    config: Any, class_names: list[str], channels: int, run_directory: Path | None = None
+    config: Any, class_names: list[str], channels: int, run_directory: AnyPath | None = None
 ) -> Start:
     """The model that a run starts from, and its preprocessing.
 
@@ -225,7 +225,11 @@ def create_augment(
 
 
 def create_reporter(
-    config: Any, run_directory: Path, steps: range, schedule: optax.Schedule, order: TrainOrder
+    config: Any,
+    run_directory: AnyPath,
+    steps: range,
+    schedule: optax.Schedule,
+    order: TrainOrder,
 ) -> Reporter:
     """A reporter for the steps of a run.
 

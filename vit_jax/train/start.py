@@ -1,7 +1,6 @@
 """The model that a run starts from: a new one, one with weights, or that of an earlier start."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from vit_jax.data.preprocess import Preprocessing
@@ -9,6 +8,7 @@ from vit_jax.errors import InputError
 from vit_jax.model.arguments import stored_arguments
 from vit_jax.model.vit import ViT
 from vit_jax.run.description import read_description
+from vit_jax.run.storage import AnyPath
 from vit_jax.weights.reading import Weights, read_weights
 
 
@@ -28,7 +28,7 @@ class Start(NamedTuple):
     notes: list[str]
 
 
-def start_from_run(run_directory: Path, arguments: dict[str, Any]) -> Start:
+def start_from_run(run_directory: AnyPath, arguments: dict[str, Any]) -> Start:
     """The model of a run to resume, whose initial weights may be gone.
 
     Args:

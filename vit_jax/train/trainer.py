@@ -1,6 +1,5 @@
 """The training loop: resume → step → log → evaluate → save."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from vit_jax.parallel.parallel import create_parallel
 from vit_jax.run import signals
 from vit_jax.run.checkpoint import Checkpoints
 from vit_jax.run.directory import add_skipped, open_run_directory, record_run, run_name
+from vit_jax.run.storage import open_path
 from vit_jax.train.build import (
     count_steps,
     create_learner,
@@ -46,8 +46,9 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     check_config(config)
     parallel = create_parallel(config.parallel.mode, config.batch_size)
     source = open_source(config.data.source, config.data.dir)
-    start = find_start(config, source.class_names, source.channels, Path(workdir))
-    description = describe(start, source.class_names) | {'run': run_name(Path(workdir))}
+    path = open_path(workdir)
+    start = find_start(config, source.class_names, source.channels, path)
+    description = describe(start, source.class_names) | {'run': run_name(path)}
 
     with open_run_directory(workdir, config.to_dict(), description) as run_directory:
         splits = open_splits(config, source, start.preprocessing)

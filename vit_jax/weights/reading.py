@@ -12,6 +12,7 @@ from vit_jax.errors import InputError
 from vit_jax.model.arguments import argument_names
 from vit_jax.model.shapes import pair, parameter_shapes
 from vit_jax.model.vit import ViT
+from vit_jax.run.storage import is_remote, open_path
 from vit_jax.weights import google, huggingface, timm, vit_pytorch
 from vit_jax.weights.accounting import HEAD, shorten, to_flax
 from vit_jax.weights.files import Arrays, Tensors, as_input_error, read_tensors
@@ -92,27 +93,27 @@ def read_weights(
       step: of a run's checkpoint: 'newest', 'best' (on the test split) or a number.
       new_head: whether to start from a head of zeros even if the number of classes stays.
     """
-    path = Path(path)
+    run_directory, path = open_path(path), Path(path)
     if unknown := overrides.keys() - set(argument_names(ViT)):
         raise InputError(f'expected arguments of ViT, got {", ".join(sorted(unknown))}')
     if resize not in METHODS:
         raise InputError(f'resize: expected one of {", ".join(METHODS)}, got {resize!r}')
     changes = {name: overrides[name] for name in ADAPTED if name in overrides}
     given = {name: value for name, value in overrides.items() if name not in ADAPTED}
-    is_run = (path / 'description.json').is_file()
+    is_run = (run_directory / 'description.json').is_file()
     if is_run and grid:
         raise InputError(f'{path}: grid= is for weight files; a run directory records its own')
     if not is_run and step != 'newest':
         raise InputError(f'{path}: not a run directory, so expected no step, got {step!r}')
     if is_run:
-        model, variables, description = load_run(path, step)
+        model, variables, description = load_run(run_directory, step)
         notes: list[str] = []
         trained = model
         model = model.clone(**given)
         if parameter_shapes(model) != parameter_shapes(trained):
             raise InputError(f'{path}: {given} would change the shapes of its parameters')
         params = flatten(variables)
-    elif path.is_dir() and not (path / 'config.json').is_file():
+    elif is_remote(run_directory) or (path.is_dir() and not (path / 'config.json').is_file()):
         raise InputError(
             f'{path}: expected a run directory with description.json, or a Hugging Face folder '
             f'with config.json, but it has neither'

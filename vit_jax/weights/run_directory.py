@@ -1,6 +1,5 @@
 """Loads weights from a run directory."""
 
-from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import InputError
@@ -8,11 +7,12 @@ from vit_jax.model.shapes import abstract_variables
 from vit_jax.model.vit import ViT
 from vit_jax.run.checkpoint import Checkpoints
 from vit_jax.run.description import read_description
+from vit_jax.run.storage import AnyPath
 from vit_jax.weights.files import as_input_error
 
 
 def load_run(
-    run_directory: Path, step: str | int = 'newest'
+    run_directory: AnyPath, step: str | int = 'newest'
 ) -> tuple[ViT, dict[str, Any], dict[str, Any]]:
     """Loads the model that a run has trained.
 
