@@ -85,8 +85,11 @@ def test_run_in_a_bucket_resumes_and_ends_like_a_local_one(
 
 
 def test_unreachable_paths_raise(monkeypatch):
+    async def at_once(seconds):
+        """Between retries."""
+
     monkeypatch.setenv('STORAGE_EMULATOR_HOST', 'http://localhost:9')  # nobody listens
-    monkeypatch.setattr('gcsfs.GCSFileSystem.retries', 1)
+    monkeypatch.setattr('gcsfs.retry.asyncio.sleep', at_once)
     with pytest.raises(InputError, match='gs://elsewhere/run: cannot be reached: '):
         open_path('gs://elsewhere/run')
     with pytest.raises(InputError, match='expected a path or gs://BUCKET/FOLDER, got s3://'):

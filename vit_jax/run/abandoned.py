@@ -1,4 +1,4 @@
-"""What Orbax leaves behind when it fails to read or write a checkpoint."""
+"""What Orbax and gcsfs leave behind when they fail to read or write."""
 
 import logging
 import sys
@@ -9,9 +9,10 @@ def silence_abandoned_tasks() -> None:
     """For a command: hides tasks that Orbax abandons after the first error, which is raised.
 
     TensorStore then prints a traceback for each array, dozens after one failed checkpoint: its
-    event loop is closed.
+    event loop is closed. gcsfs logs a traceback of each error that it raises.
     """
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    for name in ('asyncio', 'gcsfs'):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     hook = sys.unraisablehook
 
     def filtered(unraisable: Any) -> None:
