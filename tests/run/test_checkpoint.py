@@ -24,7 +24,7 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path):
         assert checkpoints.restore_params(3, like.params)['a'].tolist() == [3.0] * 3
 
 
-def test_checkpoint_without_evaluation_is_never_the_best(tmp_path):
+def test_checkpoint_with_no_or_damaged_evaluation_is_never_the_best(tmp_path, capsys):
     state = TrainState(np.int32(0), {'a': np.zeros(3)}, ())
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state, metrics=None)
@@ -34,6 +34,11 @@ def test_checkpoint_without_evaluation_is_never_the_best(tmp_path):
         checkpoints.save(3, state, metrics=None)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert (checkpoints.steps, checkpoints.best) == ([2, 3], 2)
+    record = tmp_path / 'checkpoints' / '2' / 'record' / 'metadata'
+    record.write_text(record.read_text().replace('0.1', '0.9'))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.best is None
+    assert '2: its record is damaged; it is not the best one' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('item', ['params', 'training', 'record'])

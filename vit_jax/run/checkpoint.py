@@ -9,7 +9,6 @@ Orbax's CheckpointManager is not used because the unreadable metrics of one chec
 opening the others.
 """
 
-import contextlib
 import os
 import sys
 import time
@@ -47,6 +46,7 @@ class Checkpoints:
         self._read_only = read_only
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._saved_at = time.monotonic()
+        self._unknown: set[int] = set()  # steps whose damaged records were reported
         self.last: int | None = None  # step last restored, or saved, finished or not
         if not read_only:
             self._remove(lambda path: UNFINISHED in path.name or not _is_whole(path))
@@ -200,9 +200,15 @@ class Checkpoints:
         return record
 
     def _accuracy(self, step: int) -> float | None:
-        with contextlib.suppress(Exception):  # it is damaged, or was not evaluated
-            return float(self._record(step)['metrics']['accuracy'])
-        return None
+        try:
+            metrics = self._record(step)['metrics']
+            return None if metrics is None else float(metrics['accuracy'])
+        except Exception:  # a damaged file can hold anything
+            if step not in self._unknown:
+                self._unknown.add(step)
+                path = self._path / str(step)
+                print(f'{path}: its record is damaged; it is not the best one', file=sys.stderr)
+            return None
 
     def _remove(self, is_superfluous: Callable[[AnyPath], bool]) -> None:
         for path in filter(is_superfluous, list_folder(self._path)):
