@@ -83,6 +83,15 @@ def damaged_metadata(tmp_path):
     return path
 
 
+def renamed_metadata(tmp_path):
+    """Without the entry that holds the checksums of the arrays."""
+    path = tmp_path / 'a.safetensors'
+    model = vit_jax.ViT(**ARGUMENTS)
+    vit_jax.save_weights(path, model, random_variables(model), format='seed')
+    path.write_bytes(path.read_bytes().replace(b'"vit_jax":', b'"vot_jax":'))
+    return path
+
+
 def huge_torch(tmp_path):
     """A few bytes that claim to be 4 TB."""
     peer('torch')
@@ -261,6 +270,7 @@ BAD_FILES = {
     huge_torch: 'GiB, but this machine has',
     damaged_safetensors: 'the file is damaged: the checksum of ',
     damaged_metadata: 'the file is damaged: the checksum of its metadata differs',
+    renamed_metadata: 'the file is damaged: the checksum of its metadata differs',
     truncated_safetensors: 'expected a .safetensors file',
     foreign_safetensors: 'one of the formats google, timm, huggingface, seed, got conv1',
     foreign_metadata: "'vit_jax' is not in this package's format",

@@ -108,8 +108,11 @@ def write_tensors(
                 'description': description,
                 'arrays': {name: _hash(array) for name, array in arrays.items()},
             }
-            text = json.dumps(ours | {CHECKSUM: checksum(ours)})
-            safetensors.numpy.save_file(arrays, temporary, {'vit_jax': text, **metadata})
+            whole = checksum(ours)
+            text = json.dumps(ours | {CHECKSUM: whole})
+            # Stored twice, so that one is left if the name of the other is damaged.
+            entries = {'vit_jax': text, f'vit_jax {CHECKSUM}': whole, **metadata}
+            safetensors.numpy.save_file(arrays, temporary, entries)
         elif path.suffix == '.npz':
             with temporary.open('wb') as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -125,12 +128,12 @@ def write_tensors(
 def _open_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     names = {'F16': 'float16', 'BF16': 'bfloat16', 'F32': 'float32', 'F64': 'float64'}
     file = safetensors.safe_open(path, 'numpy')
-    metadata = parse_json((file.metadata() or {}).get('vit_jax', '{}'))
-    if isinstance(metadata, dict) and metadata.pop(CHECKSUM, None) not in (
-        None,
-        checksum(metadata),
-    ):
-        raise InputError(f'{path}: the file is damaged: the checksum of its metadata differs')
+    entries = file.metadata() or {}
+    metadata = parse_json(entries.get('vit_jax', '{}'))
+    if isinstance(metadata, dict):
+        sums = metadata.pop(CHECKSUM, None), entries.get(f'vit_jax {CHECKSUM}')
+        if any(x not in (None, checksum(metadata)) for x in sums):
+            raise InputError(f'{path}: the file is damaged: the checksum of its metadata differs')
     parts = metadata.values() if isinstance(metadata, dict) else [metadata]
     if not all(isinstance(part, dict) for part in parts) or metadata.keys() - {
         'arguments',
