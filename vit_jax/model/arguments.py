@@ -49,8 +49,9 @@ def check_arguments(vit: Any) -> None:
         value = getattr(vit, name)
         if not isinstance(value, int | float) or not 0 <= value < 1:
             raise InputError(f'expected {name} from 0 to below 1, got {value!r}')
-    if not isinstance(vit.layer_scale, int | float | None):
-        raise InputError(f'expected layer_scale a number or None, got {vit.layer_scale!r}')
+    scale = vit.layer_scale
+    if scale is not None and not (isinstance(scale, int | float) and abs(scale) < 3e38):
+        raise InputError(f'expected layer_scale a float32 number or None, got {scale!r}')
     for name in ('class_token', 'distilled', 'qkv_bias', 'qk_norm', 'fc_norm'):
         if not isinstance(value := getattr(vit, name), bool):
             raise InputError(f'expected {name} True or False, got {value!r}')
