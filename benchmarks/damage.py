@@ -1,6 +1,6 @@
 """What damaged run directories do: each file cut, emptied, zeroed, flipped, replaced, removed.
 
-python benchmarks/damage.py [--cases 700] [--seed 0]
+python benchmarks/damage.py [--cases 640] [--seed 0]
 
 A small run is trained. Each case damages one file of a copy, which is then used by `predict`,
 `evaluate` and `convert` and resumed. Each must end as with an intact checkpoint, or with one line
@@ -39,7 +39,7 @@ KEPT = (4, 8)  # checkpoints of the interrupted run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--cases', type=int, default=700)
+    parser.add_argument('--cases', type=int, default=640)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--data-dir', help='with tfds:digits')
     output = ROOT / 'benchmarks' / 'results' / 'damage.json'
