@@ -11,16 +11,16 @@ Exit status: 0 finished; 1 the run diverged or a file cannot be written; 2 wrong
 import sys
 from pathlib import Path
 
-from vit_jax.run import signals
+from vit_jax.run import output, signals
 
 if __name__ == '__main__':
+    output.outlive_readers()
     signals.end_on_signals('train.py')  # before the slow imports
 
 from absl import flags, logging
 from ml_collections import config_flags
 
 from vit_jax.errors import InputError
-from vit_jax.run.abandoned import silence_abandoned_tasks
 from vit_jax.train.config import parse_flags
 
 
@@ -38,7 +38,8 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.FATAL)
     try:
         config_file = parse_flags(values, argv)
-        workdir = values.workdir or str(Path('runs') / config_file.stem)
+        default = str(Path('runs') / config_file.stem)
+        workdir = default if values.workdir is None else values.workdir
         # Imported after flag parsing, so that a wrong flag fails immediately.
         from vit_jax.run.compilation_cache import use_compilation_cache
         from vit_jax.train.trainer import train
@@ -63,7 +64,7 @@ def fail(reason: object, status: int) -> int:
 
 
 if __name__ == '__main__':
-    silence_abandoned_tasks()
+    output.silence_libraries()
     status = main(sys.argv)
     signals.ignore()
     sys.exit(status)

@@ -30,8 +30,8 @@ os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')  # compiling takes 
 
 from benchmarks.report import describe_machine, write_result
 from vit_jax.errors import InputError
-from vit_jax.run.abandoned import silence_abandoned_tasks
 from vit_jax.run.compilation_cache import use_compilation_cache
+from vit_jax.run.output import silence_libraries
 
 STEPS = 10
 KEPT = (4, 8)  # checkpoints of the interrupted run
@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ['XDG_CACHE_HOME'] = folder
         use_compilation_cache()
-        silence_abandoned_tasks()
+        silence_libraries()
         data_dir = arguments.data_dir or f'{folder}/data'
         result = damage_run(Path(folder), arguments.cases, arguments.seed, data_dir)
     result = {'machine': describe_machine(), **result}

@@ -213,7 +213,7 @@ def survive_full_disks(
         errors, status = (place / 'errors').read_text(), (place / 'status').read_text().strip()
         if status != '1' or len(errors.splitlines()) != 1:
             failures.append(f'disk of {size} bytes: status {status}, {errors[-800:]}')
-        intact = re.search(r'checkpoint (\d+) is intact', errors)
+        intact = re.search(r'the last one is (\d+)', errors)
         if intact and f'\nrun: {intact[1]} of' not in (place / 'resumed').read_text():
             failures.append(f'disk of {size} bytes: not resumed from checkpoint {intact[1]}')
         failures += compare(place / 'run', whole, 0)

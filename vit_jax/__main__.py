@@ -7,7 +7,7 @@ from typing import Never
 
 from vit_jax.commands import convert, evaluate, predict, prepare, preview, summary
 from vit_jax.errors import InputError
-from vit_jax.run.abandoned import silence_abandoned_tasks
+from vit_jax.run.output import silence_libraries
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,5 +46,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    silence_abandoned_tasks()
+    silence_libraries()
     sys.exit(main())

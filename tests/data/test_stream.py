@@ -18,7 +18,7 @@ from vit_jax.data.order import EvalOrder, TrainOrder, random_uniform
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.sources import open_source, open_split
 from vit_jax.data.stream import CHUNK, Stream
-from vit_jax.run.metrics import Reporter
+from vit_jax.run.report import Reporter
 from vit_jax.train.trainer import train
 
 PREPROCESSING = Preprocessing((24, 24), 3, (0.5,), (0.5,), crop_fraction=0.875)

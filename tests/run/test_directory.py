@@ -10,7 +10,7 @@ import vit_jax
 from vit_jax.errors import InputError
 from vit_jax.run.directory import open_run_directory, record_run
 from vit_jax.run.json_files import read_json
-from vit_jax.run.metrics import Reporter
+from vit_jax.run.report import Reporter
 from vit_jax.run.resume import check_resumable
 from vit_jax.train.build import find_start
 from vit_jax.train.start import describe
@@ -117,7 +117,7 @@ def test_finished_run_keeps_its_config(digits_config, tmp_path):
 
 def test_run_directory_in_use_is_refused(digits_config, tmp_path):
     with (
-        open_run_directory(str(tmp_path), {}, {}),
+        open_run_directory(str(tmp_path)),
         pytest.raises(InputError, match='in use by another process'),
     ):
         train(digits_config, str(tmp_path))
@@ -126,9 +126,9 @@ def test_run_directory_in_use_is_refused(digits_config, tmp_path):
 
 def test_lock_is_released_while_an_error_is_kept(tmp_path):
     """As in a notebook, which keeps the last traceback and all that it refers to."""
-    with pytest.raises(KeyboardInterrupt) as kept, open_run_directory(str(tmp_path), {}, {}):
+    with pytest.raises(KeyboardInterrupt) as kept, open_run_directory(str(tmp_path)):
         raise KeyboardInterrupt
-    with open_run_directory(str(tmp_path), {}, {}):
+    with open_run_directory(str(tmp_path)):
         assert kept
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from vit_jax.run.metrics import Reporter, read_metrics
+from vit_jax.run.metrics import read_metrics
+from vit_jax.run.report import Reporter
 from vit_jax.train.trainer import train
 
 OPTIONS = dict(batch_size=8, max_loss=9.0, examples=np.arange, learning_rate=lambda step: 0.1)

@@ -11,7 +11,8 @@ from etils import epath
 
 import vit_jax
 from vit_jax.errors import InputError
-from vit_jax.run.metrics import Reporter, read_metrics
+from vit_jax.run.metrics import read_metrics
+from vit_jax.run.report import Reporter
 from vit_jax.run.signals import Interrupted
 from vit_jax.run.storage import open_path
 from vit_jax.train.trainer import train

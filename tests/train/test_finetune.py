@@ -16,7 +16,7 @@ import vit_jax
 from vit_jax.__main__ import main
 from vit_jax.errors import InputError
 from vit_jax.run.json_files import read_json
-from vit_jax.run.metrics import Reporter
+from vit_jax.run.report import Reporter
 from vit_jax.train.trainer import train
 from vit_jax.weights.reading import read_weights
 

@@ -14,7 +14,8 @@ import pytest
 import vit_jax
 from vit_jax.errors import InputError
 from vit_jax.run.checkpoint import Checkpoints
-from vit_jax.run.metrics import Reporter, read_metrics
+from vit_jax.run.metrics import read_metrics
+from vit_jax.run.report import Reporter
 from vit_jax.run.signals import Interrupted
 from vit_jax.train.evaluate import evaluate
 from vit_jax.train.trainer import train

@@ -19,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     text = "what to do about an unusable example (default: the run's, or raise)"
     parser.add_argument('--on-error', choices=('raise', 'skip'), help=text)
     text = "of a picture; a larger one is unusable (default: the run's, or 67,108,864)"
-    parser.add_argument('--max-pixels', type=int, help=text)
+    parser.add_argument('--max-pixels', type=options.positive, help=text)
     options.add_normalisation(parser)
     options.add_overrides(parser)
 
@@ -37,13 +37,14 @@ def run(arguments: argparse.Namespace) -> None:
     use_compilation_cache()
     weights = options.read(arguments)
     data = trained_on(open_path(arguments.weights))
-    source = arguments.data or data.get('source')
+    source = data.get('source') if arguments.data is None else arguments.data
+    split = data.get('test_split', 'test') if arguments.split is None else arguments.split
     if source is None:
         raise InputError(f'{arguments.weights} is not a run: expected --data SOURCE')
     metrics = evaluate_weights(
         weights,
         source,
-        arguments.split or data.get('test_split', 'test'),
+        split,
         data_dir=arguments.data_dir or data.get('dir'),
         on_error=arguments.on_error or data.get('on_error', 'raise'),
         max_pixels=arguments.max_pixels or data.get('max_pixels', 2**26),

@@ -21,6 +21,14 @@ def size(text: str) -> int | tuple[int, ...]:
     return sides if len(sides) > 1 else sides[0]
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1 that fits int32."""
+    value = int(text)
+    if not 1 <= value < 2**31:
+        raise ValueError
+    return value
+
+
 # How to parse the arguments of a ViT that have no simple type.
 PARSERS: dict[Any, Callable[[str], Any]] = {int | tuple[int, int]: size, float | None: float}
 

@@ -14,7 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--top-k', type=int, default=5, help='classes per picture (default: 5)')
     parser.add_argument('--format', choices=('table', 'json', 'csv'), default='table')
     text = 'of a picture; a larger one is refused (default: 67,108,864)'
-    parser.add_argument('--max-pixels', type=int, default=2**26, help=text)
+    parser.add_argument('--max-pixels', type=options.positive, default=2**26, help=text)
     options.add_normalisation(parser)
     options.add_overrides(parser)
 

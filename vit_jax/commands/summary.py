@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 
 from vit_jax.commands import options
-from vit_jax.errors import InputError
 from vit_jax.model.arguments import argument_names
 from vit_jax.model.vit import ViT
 
@@ -17,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         'weights', metavar='VARIANT|RUN|WEIGHTS', help=f'such as B/16, or a {options.WEIGHTS}'
     )
     text = 'show the memory of training on this many images'
-    parser.add_argument('--batch-size', type=int, help=text)
+    parser.add_argument('--batch-size', type=options.positive, help=text)
     options.add_overrides(parser)
 
 
@@ -28,8 +27,6 @@ def run(arguments: argparse.Namespace) -> None:
     from vit_jax.model.variants import create_model
     from vit_jax.train.memory import training_memory
 
-    if arguments.batch_size is not None and arguments.batch_size < 1:
-        raise InputError(f'--batch-size: expected at least 1, got {arguments.batch_size}')
     if Path(arguments.weights).exists():
         weights = options.read(arguments)
         model, class_names = weights.model, weights.description['class_names']

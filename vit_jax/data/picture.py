@@ -41,6 +41,7 @@ USUAL_SCANS = 12  # of a progressive JPEG, each of which passes over all pixels
 JPEG2000 = (b'\0\0\0\x0cjP  ', b'\xff\x4f\xff\x51')
 
 cv2.setNumThreads(1)  # the data pipeline has its own threads
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit
 
 
 def read_picture(

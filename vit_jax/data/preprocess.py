@@ -45,8 +45,8 @@ class Preprocessing:
                 raise InputError(f'data.{name}: expected finite numbers, got {values}')
             if len(values) not in (1, self.channels):
                 raise InputError(
-                    f'data.{name}: expected 1 or {self.channels} numbers for {self.channels} '
-                    f'channels, got {len(values)}: {values}'
+                    f'data.{name}: expected one number for each of {self.channels} channels, or '
+                    f'one for all, got {len(values)}: {values}'
                 )
         if min(self.std) < 1e-6:
             raise InputError(f'data.std: expected numbers of at least 1e-6, got {self.std}')

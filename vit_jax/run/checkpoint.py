@@ -9,6 +9,7 @@ Orbax's CheckpointManager is not used because the unreadable metrics of one chec
 opening the others.
 """
 
+import json
 import os
 import sys
 import time
@@ -20,12 +21,19 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from vit_jax.errors import InputError
+from vit_jax.run.checkpoint_names import COMMITTED, DELETED, is_left_over, list_steps
 from vit_jax.run.json_files import CHECKSUM, checksum, parse_json
-from vit_jax.run.storage import AnyPath, absolute, is_remote, list_folder, open_path, remove_folder
+from vit_jax.run.storage import (
+    AnyPath,
+    absolute,
+    is_remote,
+    list_folder,
+    open_path,
+    remove,
+    write_text,
+)
 
 KEPT = 2  # newest checkpoints; the best one is kept too
-UNFINISHED, DELETED = '.orbax-checkpoint-tmp', '.deleted'  # left over when a process was killed
-COMMITTED = 'commit_success.txt'  # what Orbax writes last; all that counts in a bucket
 
 
 class Checkpoints:
@@ -49,7 +57,7 @@ class Checkpoints:
         self._unknown: set[int] = set()  # steps whose damaged records were reported
         self.last: int | None = None  # step last restored, or saved, finished or not
         if not read_only:
-            self._remove(lambda path: UNFINISHED in path.name or not _is_whole(path))
+            self._remove(is_left_over)
 
     def __enter__(self) -> 'Checkpoints':
         return self
@@ -96,7 +104,7 @@ class Checkpoints:
         sums, finite = jax.device_get(_checksums(items))
         if not finite:
             raise FloatingPointError(f'step {step}: a value of the state is not finite')
-        record = {'run': self._run, 'checksums': _by_name(sums), 'metrics': metrics}
+        record = {'run': self._run, 'step': step, 'checksums': _by_name(sums), 'metrics': metrics}
         record[CHECKSUM] = checksum(record)
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         self._saved_at, self.last = time.monotonic(), step
@@ -116,8 +124,22 @@ class Checkpoints:
         self._attempt(self._checkpointer.wait_until_finished)
         # Until a state was restored or saved, the newest checkpoints may be damaged or foreign.
         if self.last is not None:
-            kept = {*self.steps[-KEPT:], self.best}
-            self._remove(lambda path: path.name.isdecimal() and int(path.name) not in kept)
+            best = self.best
+            kept = {*self.steps[-KEPT:], best, *self._unknown}
+            superfluous = {str(step) for step in self.steps if step not in kept}
+            self._remove(lambda path: path.name in superfluous)
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """The metrics of an intact checkpoint; None if it was not evaluated."""
+        metrics: dict[str, float] | None = self._record(step)['metrics']
+        return metrics
+
+    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Stores the metrics of an intact checkpoint that was not evaluated."""
+        path = self._path / str(step) / 'record' / 'metadata'
+        if path.exists():
+            record = self._record(step) | {'metrics': metrics}
+            write_text(path, json.dumps(record | {CHECKSUM: checksum(record)}))
 
     def restore_newest(self, like: Any) -> tuple[int, Any]:
         """The newest state that is intact, on the first device; sets damaged ones aside.
@@ -176,8 +198,6 @@ class Checkpoints:
         path = self._path / str(step)
         try:
             record = self._record(step)
-            if self._run is not None and record.get('run') != self._run:
-                raise ValueError('it belongs to another run')
             restored = self._checkpointer.restore(path, args=ocp.args.Composite(**args))
             arrays = dict(restored.items())
             for name, value in _by_name(jax.device_get(_checksums(arrays)[0])).items():
@@ -197,17 +217,21 @@ class Checkpoints:
         record = parse_json((path / 'record' / 'metadata').read_text())
         if record.pop(CHECKSUM) != checksum(record):
             raise ValueError('the checksum of its record differs')
+        if self._run not in (None, record['run']):
+            raise ValueError('it belongs to another run')
+        if record.get('step', step) != step:
+            raise ValueError(f'it was saved as {record["step"]}')
         return record
 
     def _accuracy(self, step: int) -> float | None:
         try:
-            metrics = self._record(step)['metrics']
+            metrics = self.metrics(step)
             return None if metrics is None else float(metrics['accuracy'])
-        except Exception:  # a damaged file can hold anything
+        except Exception as error:  # a damaged file can hold anything
             if step not in self._unknown:
                 self._unknown.add(step)
-                path = self._path / str(step)
-                print(f'{path}: its record is damaged; it is not the best one', file=sys.stderr)
+                reason = f'{error}; the checkpoint is kept, but cannot be the best one'
+                print(f'{self._path / str(step)}: {reason}', file=sys.stderr)
             return None
 
     def _remove(self, is_superfluous: Callable[[AnyPath], bool]) -> None:
@@ -215,30 +239,20 @@ class Checkpoints:
             # Half a checkpoint must never pass for one.
             if is_remote(path):
                 (path / COMMITTED).unlink(missing_ok=True)
-            else:
+            elif path.suffix != DELETED:
+                remove(path.with_suffix(DELETED))
                 path = path.rename(path.with_suffix(DELETED))
-            remove_folder(path)
+            remove(path)
 
     def _attempt(self, write: Callable[[], Any]) -> None:
         try:
             write()
         except Exception as error:
             reason = str(error).strip().split('\n')[0]
-            there = f'checkpoint {self.steps[-1]} is intact' if self.steps else 'there is none yet'
+            there = f'the last one is {self.steps[-1]}' if self.steps else 'there is none yet'
             raise OSError(
                 f'{self._path}: checkpoint {self.last} cannot be written, {there}: {reason[:200]}'
             ) from None
-
-
-def list_steps(run_directory: AnyPath) -> list[int]:
-    """Steps of all complete checkpoints of a run, in order."""
-    paths = list_folder(run_directory / 'checkpoints')
-    return sorted(int(p.name) for p in paths if p.name.isdecimal() and _is_whole(p))
-
-
-def _is_whole(path: AnyPath) -> bool:
-    """Whether a checkpoint was written to its end, and its deletion has not begun."""
-    return (path / COMMITTED).exists() if is_remote(path) else not path.name.endswith(DELETED)
 
 
 def _training(state: Any) -> dict[str, Any]:

@@ -8,11 +8,13 @@ A run directory holds
   metrics.jsonl and tensorboard/, see `vit_jax.run.metrics`;
   examples.json      the number of examples in each split;
   skipped.json       the examples that were left out, and why; only if there are any;
-  diverged.json      the step that stopped the run, and its examples; only if one did;
+  diverged.json      the last step that stopped the run, and its examples; only if one did;
   lock               held by the process that trains; not in a bucket.
 """
 
 import contextlib
+import sys
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -20,36 +22,24 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vit_jax.errors import InputError
-from vit_jax.run.checkpoint import list_steps
+from vit_jax.run.checkpoint_names import check_name, list_steps
 from vit_jax.run.description import read_description
 from vit_jax.run.json_files import read_json, write_json
 from vit_jax.run.metrics import read_metrics
 from vit_jax.run.resume import check_resumable
-from vit_jax.run.storage import AnyPath, absolute, is_remote, open_path
+from vit_jax.run.storage import AnyPath, is_remote, list_folder, open_path, remove
 
 
 @contextlib.contextmanager
-def open_run_directory(
-    workdir: str, config: dict[str, Any], description: dict[str, Any]
-) -> Iterator[AnyPath]:
-    """Creates or reopens a run directory and locks it.
-
-    What may change on resume is in `vit_jax.run.resume`.
-
-    Args:
-      workdir: the folder.
-      config: every option, nested.
-      description: see `record_run`.
+def open_run_directory(workdir: str) -> Iterator[AnyPath]:
+    """Creates or reopens a run directory and locks it; deletes it again if nothing is written.
 
     Raises:
-      InputError: if it cannot be written, is in use, or holds a different run.
+      InputError: if it cannot be written, or is in use.
     """
     path = open_path(workdir)
-    if wrong := set('[]\\') & set(str(absolute(path))):
-        raise InputError(
-            f'--workdir={workdir}: expected a path without [, ] and \\, in which Orbax loses '
-            f'checkpoints, got {min(wrong)} in {absolute(path)}'
-        )
+    check_name(path)
+    is_new = not path.exists()
     with contextlib.ExitStack() as stack:
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -64,14 +54,31 @@ def open_run_directory(
             raise InputError(
                 f'--workdir={workdir}: expected a writable folder, got: {error.strerror}'
             ) from None
-        if has_checkpoint(path):
-            check_resumable(path, config, description)
-        elif lines := read_metrics(path / 'metrics.jsonl'):
-            raise InputError(
-                f'--workdir={workdir} has metrics up to step {lines[-1]["step"]}, but no '
-                f'checkpoint: restore checkpoints/, or delete the folder to begin again'
-            )
-        yield path
+        try:
+            yield path
+        finally:
+            if is_new and [file.name for file in list_folder(path)] == ['lock']:
+                remove(path)
+
+
+def check_run(run_directory: AnyPath, config: dict[str, Any], description: dict[str, Any]) -> None:
+    """Validates that a run may begin or resume here; see `vit_jax.run.resume`.
+
+    Args:
+      run_directory: from `open_run_directory`.
+      config: every option, nested.
+      description: see `record_run`.
+
+    Raises:
+      InputError: if it holds a different run, or one whose checkpoints are gone.
+    """
+    if has_checkpoint(run_directory):
+        check_resumable(run_directory, config, description)
+    elif lines := read_metrics(run_directory / 'metrics.jsonl'):
+        raise InputError(
+            f'--workdir={run_directory} has metrics up to step {lines[-1]["step"]}, but no '
+            f'checkpoint: restore checkpoints/, or delete the folder to begin again'
+        )
 
 
 def has_checkpoint(run_directory: AnyPath) -> bool:
@@ -100,7 +107,7 @@ def record_run(
       counts: the number of examples in each split; if it changed on resume, that is printed.
     """
     path = run_directory / 'examples.json'
-    before = _read_or_begin_again(path) if has_checkpoint(run_directory) else counts
+    before = _read_or_begin_again(path, int) if has_checkpoint(run_directory) else counts
     for split, count in counts.items():
         if before.get(split, count) != count:
             print(
@@ -129,7 +136,7 @@ def add_skipped(run_directory: AnyPath, skipped: dict[str, dict[int, str]]) -> i
       skipped: by split, the reason for each, by its index in the split.
     """
     path = run_directory / 'skipped.json'
-    known = _read_or_begin_again(path)
+    known = _read_or_begin_again(path, dict)
     for split, reasons in skipped.items():
         if reasons:
             new = {str(index): reason for index, reason in sorted(reasons.items())}
@@ -139,11 +146,17 @@ def add_skipped(run_directory: AnyPath, skipped: dict[str, dict[int, str]]) -> i
     return sum(map(len, known.values()))
 
 
-def _read_or_begin_again(path: AnyPath) -> dict[str, Any]:
-    """A JSON file that nothing depends on; {} if it is missing, or damaged (with a note)."""
-    try:
-        return read_json(path) if path.exists() else {}
-    except InputError as error:
-        print(f'{error}; it is kept as {path.name}.damaged and begun again')
-        path.replace(path.with_name(f'{path.name}.damaged'))
-        return {}
+def _read_or_begin_again(path: AnyPath, kind: type) -> dict[str, Any]:
+    """A JSON file that nothing depends on; {} if it is missing, or damaged (with a note).
+
+    Args:
+      kind: of all its values.
+    """
+    with contextlib.suppress(InputError):
+        content = read_json(path) if path.exists() else {}
+        if all(isinstance(value, kind) for value in content.values()):
+            return content
+    kept = path.with_name(f'{path.name}.damaged-{time.time_ns()}')
+    print(f'{path}: it is damaged, kept as {kept.name} and begun again', file=sys.stderr)
+    path.replace(kept)
+    return {}

@@ -72,9 +72,9 @@ def _watch(reader: socket.socket, program: str) -> None:
 
 
 def _end(message: str, status: int) -> None:
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # there may be no terminal any more
         sys.stdout.flush()
-    os.write(2, f'{message}\n'.encode())
+        os.write(2, f'{message}\n'.encode())
     os._exit(status)
 
 

@@ -27,6 +27,8 @@ def open_path(path: str | os.PathLike[str]) -> AnyPath:
       InputError: if it has another scheme than gs://, or its bucket cannot be reached.
     """
     text = os.fspath(path)
+    if not text:
+        raise InputError('expected a path, got an empty one')
     scheme, separator, _ = text.partition('://')
     if not separator:
         return epath.Path(text)
@@ -89,10 +91,13 @@ def list_folder(path: AnyPath) -> list[AnyPath]:
     return list(path.iterdir()) if path.is_dir() else []
 
 
-def remove_folder(path: AnyPath) -> None:
-    """Deletes a folder, as much of it as can be deleted."""
+def remove(path: AnyPath) -> None:
+    """Deletes a file, or a folder with all that can be deleted in it; it may be missing."""
     with contextlib.suppress(OSError):
-        epath.Path(path).rmtree()
+        if path.is_dir():
+            epath.Path(path).rmtree()
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: AnyPath, text: str) -> None:
@@ -104,4 +109,6 @@ def write_text(path: AnyPath, text: str) -> None:
     temporary.unlink(missing_ok=True)
     with open(temporary, 'x', encoding='utf-8') as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)

@@ -22,7 +22,7 @@ from vit_jax.model.variants import DEFAULT_SIZES, variant_arguments
 from vit_jax.model.vit import ViT
 from vit_jax.run.directory import has_checkpoint
 from vit_jax.run.machine import check_memory
-from vit_jax.run.metrics import Reporter
+from vit_jax.run.report import Reporter
 from vit_jax.run.storage import AnyPath
 from vit_jax.train.optim import (
     create_optimizer,

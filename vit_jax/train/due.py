@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vit_jax.run.metrics import is_due
+from vit_jax.run.report import is_due
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,13 @@ from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel
 from vit_jax.run import signals
 from vit_jax.run.checkpoint import Checkpoints
-from vit_jax.run.directory import add_skipped, open_run_directory, record_run, run_name
-from vit_jax.run.storage import open_path
+from vit_jax.run.directory import (
+    add_skipped,
+    check_run,
+    open_run_directory,
+    record_run,
+    run_name,
+)
 from vit_jax.train.build import (
     count_steps,
     create_learner,
@@ -46,11 +51,11 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     check_config(config)
     parallel = create_parallel(config.parallel.mode, config.batch_size)
     source = open_source(config.data.source, config.data.dir)
-    path = open_path(workdir)
-    start = find_start(config, source.class_names, source.channels, path)
-    description = describe(start, source.class_names) | {'run': run_name(path)}
 
-    with open_run_directory(workdir, config.to_dict(), description) as run_directory:
+    with open_run_directory(workdir) as run_directory:
+        start = find_start(config, source.class_names, source.channels, run_directory)
+        description = describe(start, source.class_names) | {'run': run_name(run_directory)}
+        check_run(run_directory, config.to_dict(), description)
         splits = open_splits(config, source, start.preprocessing)
         num_steps = count_steps(config, splits.train.num_examples)
         due = Due(num_steps, config.checkpoint_every_steps, config.eval_every_steps)
@@ -90,8 +95,13 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                     if not checkpoints.steps:  # from here on, metrics have a checkpoint
                         save(None)
                         checkpoints.wait()
-                    elif due.test(done) and not report.was_tested(done):  # it was interrupted
-                        report.test(done, evaluate(eval_step, state, splits.test, parallel))
+                    elif due.test(done):
+                        tested = checkpoints.metrics(done)
+                        if tested is None:  # the evaluation was interrupted
+                            tested = evaluate(eval_step, state, splits.test, parallel)
+                            checkpoints.add_metrics(done, tested)
+                        if not report.ends_with_test(done, tested):
+                            report.test(done, tested)
                     for batch in report.timed(batches):
                         state, metrics = train_step(state, batch, train_key)
                         done += 1
@@ -108,6 +118,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                 except (InputError, signals.Interrupted):
                     if done != checkpoints.last:  # keep what was learned so far
                         save(None)
+                    checkpoints.wait()  # raises if the checkpoint cannot be written
                     raise
             if count := add_skipped(run_directory, splits.skipped):
                 print(f'{run_directory}: {count} examples were skipped, see skipped.json')

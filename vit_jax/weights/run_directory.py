@@ -6,6 +6,7 @@ from vit_jax.errors import InputError
 from vit_jax.model.shapes import abstract_variables
 from vit_jax.model.vit import ViT
 from vit_jax.run.checkpoint import Checkpoints
+from vit_jax.run.checkpoint_names import check_name
 from vit_jax.run.description import read_description
 from vit_jax.run.storage import AnyPath
 from vit_jax.weights.files import as_input_error
@@ -26,6 +27,7 @@ def load_run(
     Raises:
       InputError: if it is not a run directory, or has no such checkpoint.
     """
+    check_name(run_directory)
     description = read_description(run_directory)
     with as_input_error(run_directory):
         model = ViT(**description.pop('model'))
@@ -33,7 +35,7 @@ def load_run(
         raise InputError(f'{run_directory}: the run has not saved a checkpoint yet')
     with Checkpoints(run_directory, description.pop('run'), read_only=True) as checkpoints:
         number = checkpoints.best if step == 'best' else None
-        if str(step).isdecimal():
+        if str(step).isdecimal() and len(str(step)) < 11:
             number = int(step)
         if step != 'newest' and number not in checkpoints.steps:
             there = ', '.join(map(str, checkpoints.steps)) or 'none'
