@@ -162,6 +162,9 @@ def test_bombs_are_refused_before_they_take_memory_or_time(photo):
         assert len(data) < 2**20
         with pytest.raises(InputError, match=r'bomb: expected .* at most 67,108,864 pixels, got 8'):
             decode_picture(data, 'bomb')
+    cut = encode(Image.new('1', (20_000, 20_000)), 'png')[:300]
+    with pytest.raises(InputError, match='truncated'):  # Pillow has no limit of its own
+        decode_picture(cut, 'large', max_pixels=2**30)
     data = encode(photo.resize((60, 40)), 'jpeg2000')
     assert decode_picture(data, 'photo', max_pixels=4800).shape == (40, 60, 3)
     with pytest.raises(InputError, match=r'got 60 x 40 in JPEG 2000, which counts twice'):

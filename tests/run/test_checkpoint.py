@@ -38,7 +38,13 @@ def test_checkpoint_with_no_or_damaged_evaluation_is_never_the_best(tmp_path, ca
     record.write_text(record.read_text().replace('0.1', '0.9'))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.best is None
-    assert '2: its record is damaged; it is not the best one' in capsys.readouterr().err
+    assert (
+        '2: the checksum of its record differs; the checkpoint is kept' in capsys.readouterr().err
+    )
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (4, 5):
+            checkpoints.save(step, state, None)
+    assert checkpoints.steps == [2, 4, 5]
 
 
 @pytest.mark.parametrize('item', ['params', 'training', 'record'])
@@ -57,12 +63,42 @@ def test_changed_values_are_noticed_and_the_checkpoint_before_is_used(tmp_path, 
     shutil.copytree(tmp_path / 'checkpoints' / '1' / item, folder / item)
     with Checkpoints(tmp_path) as checkpoints:
         if item != 'training':
-            with pytest.raises(InputError, match='damaged: the checksum of params/a differs'):
+            with pytest.raises(
+                InputError, match='damaged: (the checksum of params/a differs|it was saved as 1)'
+            ):
                 checkpoints.restore_params(2, like.params)
         step, restored = checkpoints.restore_newest(like)
     assert step == restored.step == 1 and restored.params['a'].tolist() == [1.0] * 3
-    assert 'differs; checkpoint 1 is used instead' in capsys.readouterr().err
+    assert '; checkpoint 1 is used instead' in capsys.readouterr().err
     assert not folder.exists() and list(folder.parent.glob('2.damaged-*'))
+
+
+def test_a_deletion_that_was_interrupted_is_finished(tmp_path):
+    state = TrainState(np.int32(0), {'a': np.zeros(3)}, ())
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, state, None)
+    folder = tmp_path / 'checkpoints'
+    shutil.copytree(folder / '1', folder / '3.orbax-checkpoint-tmp')
+    (folder / '1').rename(folder / '1.deleted')
+    (folder / '3.deleted').write_text('in the way')
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps == [2]
+    assert [path.name for path in folder.iterdir()] == ['2']
+
+
+def test_checkpoints_under_other_names_are_not_used(tmp_path):
+    state = TrainState(np.int32(0), {'a': np.zeros(3)}, ())
+    like = jax.eval_shape(lambda: state)
+    with Checkpoints(tmp_path, 'a') as checkpoints:
+        checkpoints.save(1, state, {'accuracy': 0.1})
+    for name in ('2', '0003', '9' * 20):
+        shutil.copytree(tmp_path / 'checkpoints' / '1', tmp_path / 'checkpoints' / name)
+    with Checkpoints(tmp_path, 'b') as checkpoints:
+        assert (checkpoints.steps, checkpoints.best) == ([1, 2], None)  # another run's
+    with Checkpoints(tmp_path, 'a') as checkpoints:
+        assert (checkpoints.steps, checkpoints.best) == ([1, 2], 1)
+        assert checkpoints.restore_newest(like)[0] == 1
 
 
 def test_values_that_are_not_finite_are_not_saved(tmp_path):

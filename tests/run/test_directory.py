@@ -132,7 +132,9 @@ def test_lock_is_released_while_an_error_is_kept(tmp_path):
         assert kept
 
 
-@pytest.mark.parametrize('damage', ['gone', '[]', '{"train": 1, "checksum": "0"}'])
+@pytest.mark.parametrize(
+    'damage', ['gone', '[]', '{"train": 1, "checksum": "0"}', '{"train": "96"}']
+)
 def test_files_that_nothing_depends_on_are_begun_again(digits_config, tmp_path, damage, capsys):
     train(digits_config, str(tmp_path))
     path = tmp_path / 'examples.json'
@@ -140,7 +142,7 @@ def test_files_that_nothing_depends_on_are_begun_again(digits_config, tmp_path, 
     digits_config.num_steps = 7
     assert train(digits_config, str(tmp_path))['step'] == 7
     assert read_json(path) == {'train': 96, 'test': 48}
-    assert ('is kept as examples.json.damaged' in capsys.readouterr().out) == (damage != 'gone')
+    assert ('kept as examples.json.damaged' in capsys.readouterr().err) == (damage != 'gone')
 
 
 def test_execution_options_are_not_stored_with_a_run(digits_config, tmp_path):
@@ -204,6 +206,27 @@ def test_run_directories_that_orbax_would_lose_are_refused(name, digits_config, 
     with pytest.raises(InputError, match='expected a path without'):
         train(digits_config, str(tmp_path / name))
     assert not (tmp_path / name).exists()
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'description.json').write_text('{}')
+    with pytest.raises(InputError, match='expected a path without'):
+        vit_jax.load_weights(tmp_path / name)
+
+
+def test_a_start_that_fails_leaves_no_folder(digits_config, tmp_path):
+    digits_config.init.weights = str(tmp_path / 'nothing.npz')
+    with pytest.raises(InputError, match=r'nothing\.npz: no such file'):
+        train(digits_config, str(tmp_path / 'run'))
+    assert not (tmp_path / 'run').exists()
+
+
+def test_files_behind_a_link_stay(digits_config, tmp_path):
+    events = tmp_path / 'elsewhere' / 'events.out.tfevents.1'
+    events.parent.mkdir()
+    events.write_text('of somebody else')
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'tensorboard').symlink_to('../elsewhere')
+    train(digits_config, str(tmp_path / 'run'))
+    assert list(events.parent.iterdir()) == [events] and events.read_text() == 'of somebody else'
 
 
 def test_checkpoints_of_another_run_are_set_aside(digits_config, tmp_path, capsys):

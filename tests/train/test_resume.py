@@ -54,6 +54,7 @@ def test_signal_during_training_is_saved_and_ends_with_status_75(tmp_path, data_
     process = processes.start(*command, f'--workdir={tmp_path}')
     lines = itertools.takewhile(lambda line: ' 3/100000  train' not in line, process.stdout)
     assert len(list(lines)) >= 3
+    process.stdout.close()  # as Ctrl-C ends `| tee log` too
     process.send_signal(signal.SIGTERM)
     errors = process.communicate()[1]
     assert process.returncode == 75, errors
@@ -93,6 +94,51 @@ def test_interrupted_evaluation_is_repeated(digits_config, tmp_path, monkeypatch
     whole, both = (read_metrics(tmp_path / name / 'metrics.jsonl') for name in ('whole', 'both'))
     losses = [(line['step'], line['split'], line['loss']) for line in whole]
     assert losses == [(line['step'], line['split'], line['loss']) for line in both]
+
+
+def test_the_record_of_a_checkpoint_has_its_metrics_whatever_happens(
+    digits_config, tmp_path, monkeypatch, capsys
+):
+    """The final evaluation is interrupted, then its line in metrics.jsonl is damaged."""
+
+    def interrupt(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return evaluate(*arguments)
+
+    digits_config.checkpoint_every_steps = 0
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr('vit_jax.train.trainer.evaluate', interrupt)
+        train(digits_config, str(tmp_path))
+    result = train(digits_config, str(tmp_path))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.best == 6
+        assert checkpoints.metrics(6) == {name: result[name] for name in ('loss', 'accuracy')}
+    path = tmp_path / 'metrics.jsonl'
+    *lines, last = path.read_text().splitlines()
+    for damaged in (
+        last.replace('"accuracy": 0.', '"accuracy": 0.9'),
+        last.replace('accu', 'acku'),
+    ):
+        path.write_text('\n'.join([*lines, damaged]))
+        assert train(digits_config, str(tmp_path)) == result
+    path.write_text('\n'.join([*lines, last.replace('test', 't\\ud800t')]))
+    assert train(digits_config, str(tmp_path)) == result
+    assert '1 damaged lines are left out' in capsys.readouterr().err
+
+
+def test_a_save_that_fails_after_a_signal_is_an_error(digits_config, tmp_path, monkeypatch):
+    def interrupt(self, step, metrics):
+        report(self, step, metrics)
+        if step == 4:
+            shutil.rmtree(tmp_path / 'checkpoints')
+            (tmp_path / 'checkpoints').write_text('in the way')
+            signal.raise_signal(signal.SIGINT)
+
+    report = Reporter.train
+    monkeypatch.setattr(Reporter, 'train', interrupt)
+    digits_config.checkpoint_every_steps = 0
+    with pytest.raises(OSError, match='checkpoint 4 cannot be written'):
+        train(digits_config, str(tmp_path))
 
 
 def test_checkpoints_by_the_clock_are_not_evaluated(digits_config, tmp_path):

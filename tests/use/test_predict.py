@@ -195,6 +195,8 @@ def test_predict_process_exits_with_one_line_and_status_2_on_a_bad_picture(run_d
         (['explain'], "invalid choice: 'explain'"),
         (['summary', 'S/16', '--image-size', 'large'], "--image-size: invalid size value: 'large'"),
         (['convert', 'a', 'b', '--to', 'onnx'], "invalid choice: 'onnx'"),
+        (['evaluate', 'a', '--max-pixels', '0'], "invalid positive value: '0'"),
+        (['summary', 'S/16', '--batch-size', '9' * 20], 'invalid positive value'),
     ],
 )
 def test_wrong_arguments_exit_with_one_line_and_status_2(command, message, capsys):
