@@ -64,7 +64,8 @@ def test_damaged_scan_data_of_a_stream_is_found_below_the_crop(folder):
     path = folder / 'train' / 'ape' / '10.jpg'
     _, jpeg = bad_pictures()['a truncated JPEG']
     path.write_bytes(jpeg + b'\xff\x00' * 50 + b'\xff\xd9')
-    pixels = decode_crop(path.read_bytes(), '10.jpg', lambda *_: (0, 0, 8, 8), (8, 8))
+    whole = path.read_bytes(), '10.jpg', lambda *_: (0, 0, 8, 8), (8, 8)
+    pixels = decode_crop(*whole, to_end=False)
     assert pixels.shape == (8, 8, 3)
     with pytest.raises(InputError, match=f'{path}: expected a picture, but it is damaged: Corrupt'):
         read_epoch(folder, memory_gib=0.0)

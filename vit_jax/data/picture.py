@@ -18,7 +18,7 @@ from vit_jax.data.jpeg import (
     UPRIGHT,
     Box,
     Jpeg,
-    check_jpeg,
+    count_scans,
     decode_jpeg,
     decode_jpeg_around,
     read_header,
@@ -98,18 +98,13 @@ def decode_picture(
     return _decode_by_pillow(data, name, max_pixels)
 
 
-def check_picture(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> None:
-    """Raises InputError if a JPEG is damaged, also where `decode_crop` does not look."""
-    if jpeg := _read_header(data, name, max_pixels):
-        check_jpeg(data, jpeg, name)
-
-
 def decode_crop(
     data: bytes,
     name: str,
     choose: Callable[[int, int], Box],
     image_size: tuple[int, int],
     max_pixels: int = MAX_PIXELS,
+    to_end: bool = True,
 ) -> UInt8[np.ndarray, 'h w c']:
     """Decodes part of a picture and resizes it, see `crop_and_resize`.
 
@@ -117,12 +112,16 @@ def decode_crop(
       data, name, max_pixels: see `decode_picture`.
       choose: (height, width) of the upright picture → the part.
       image_size: (height, width) to resize to.
+      to_end: False to decode a JPEG no further down than needed, where damage goes unnoticed; the
+        result is the same.
 
     Raises:
       InputError: see `decode_picture`.
     """
     jpeg = _read_header(data, name, max_pixels)
-    decoded = None if jpeg is None else decode_jpeg_around(data, jpeg, choose, image_size)
+    decoded = None
+    if jpeg is not None:
+        decoded = decode_jpeg_around(data, jpeg, name, choose, image_size, to_end)
     if decoded is None:
         pixels = decode_picture(data, name, max_pixels)
         decoded = pixels, choose(*pixels.shape[:2])
@@ -149,11 +148,8 @@ def _read_header(data: bytes, name: str, max_pixels: int) -> Jpeg | None:
 def _check_size(data: bytes, height: int, width: int, name: str, max_pixels: int) -> None:
     """Raises InputError if a picture takes too much memory or time to decode."""
     weight, reason = 1, ''
-    if data.startswith(b'\xff\xd8'):
-        # No marker occurs within scan data, and one in a thumbnail does no harm here.
-        num_scans = data.count(b'\xff\xda')
-        if num_scans >= 2 * USUAL_SCANS:
-            weight, reason = num_scans // USUAL_SCANS, f' in {num_scans} scans'
+    if (num_scans := count_scans(data)) >= 2 * USUAL_SCANS:
+        weight, reason = num_scans // USUAL_SCANS, f' in {num_scans} scans'
     elif data.startswith(JPEG2000):
         weight, reason = 2, ' in JPEG 2000, which counts twice'
     if height * width * weight > max_pixels:

@@ -16,7 +16,7 @@ import numpy as np
 from vit_jax.data.crop import ATTEMPTS, choose_crop
 from vit_jax.data.memory import Batch, num_cores
 from vit_jax.data.order import EvalOrder, TrainOrder, random_uniform
-from vit_jax.data.picture import check_picture, crop_and_resize, decode_crop
+from vit_jax.data.picture import crop_and_resize, decode_crop
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.records import Reader, Record
 from vit_jax.errors import InputError
@@ -44,7 +44,7 @@ class Stream:
         self._preprocessing = preprocessing
         self._min_area = min_area
         self.skipped = reader.skipped
-        self._intact = np.zeros(len(reader), bool)  # pictures that were checked as a whole
+        self._intact = np.zeros(len(reader), bool)  # pictures that were decoded to their end
 
     def __str__(self) -> str:
         return f'{self.num_examples:,} pictures as a stream'
@@ -96,11 +96,8 @@ class Stream:
     ) -> np.ndarray:
         """A random-resized-crop; its random numbers depend only on seed, step and row.
 
-        The picture at an index is checked as a whole when its first crop is due.
+        For its first crop, a picture is decoded to its end, which shows whether it is damaged.
         """
-        if isinstance(record.picture, bytes) and not self._intact[index]:
-            check_picture(record.picture, record.name, record.max_pixels)
-            self._intact[index] = True
         uniform = random_uniform(2 * ATTEMPTS + 2, seed, step, row)
 
         def choose(height: int, width: int) -> Any:
@@ -108,7 +105,9 @@ class Stream:
 
         size = self._preprocessing.image_size
         if isinstance(record.picture, bytes):
-            pixels = decode_crop(record.picture, record.name, choose, size, record.max_pixels)
+            options = record.max_pixels, not self._intact[index]
+            pixels = decode_crop(record.picture, record.name, choose, size, *options)
+            self._intact[index] = True
         else:
             pixels = crop_and_resize(record.picture, choose(*record.picture.shape[:2]), size)
         return self._preprocessing.recolour(pixels)
