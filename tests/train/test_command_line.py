@@ -59,6 +59,32 @@ def test_wrong_input_exits_with_one_line_and_status_2(wrong, message, flags, tmp
     assert not list(tmp_path.glob('checkpoints/*'))
 
 
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ('def get_config(:', 'config.py, line 1: SyntaxError'),
+        (
+            'import nothing_there',
+            "config.py, line 1: ModuleNotFoundError: No module named 'nothing",
+        ),
+        ('x = "\xff"', 'config.py, line 1: SyntaxError'),
+        ('x = 1', 'has no attribute get_config'),
+        ('def get_config():\n  return 1 / 0', 'config.py, line 2: ZeroDivisionError'),
+        ('def get_config():\n  return 3', 'expected a ConfigDict of get_config(), got 3'),
+        (
+            'import vit_jax\ndef get_config():\n  c = vit_jax.default_config()\n'
+            '  c.batch_size = "64"\n  return c',
+            "Could not override field 'batch_size'",
+        ),
+    ],
+)
+def test_wrong_config_files_exit_with_one_line_and_status_2(content, message, tmp_path, capsys):
+    (tmp_path / 'config.py').write_bytes(content.encode('latin-1'))
+    assert train_py(f'--config={tmp_path}/config.py', f'--workdir={tmp_path}/run') == 2
+    errors = capsys.readouterr().err
+    assert message in errors and errors.count('\n') == 1
+
+
 def test_wrong_input_exits_with_one_line_as_a_process_too(flags):
     """Whatever jax, TFDS and absl print counts too."""
     output, errors = processes.run('train.py', *flags, '--config.batch_size=0', status=2)

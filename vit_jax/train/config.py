@@ -4,6 +4,8 @@ Options that are not plain numbers are checked where they are used.
 """
 
 import runpy
+import site
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +87,27 @@ def parse_flags(values: flags.FlagValues, argv: list[str]) -> Path:
         message = str(error.args[0]).replace('\\n', ' ').replace('\n', '; ')
         message = message.translate({ord(c): None for c in "\\'"})
         raise InputError(f'no such option: {message}') from None
-    except (flags.Error, TypeError) as error:
-        raise InputError(str(error)) from None
+    except flags.Error as error:  # of a config's own TypeError, the last line of a traceback
+        *_, last = lines = str(error).splitlines()
+        raise InputError(last if len(lines) == 1 else f'--config: {last}') from None
+    except Exception as error:  # a config is a program, and may have any
+        raise InputError(f'--config: {_where(error)}{type(error).__name__}: {error}') from None
+    if not isinstance(config := values['config'].value, ml_collections.ConfigDict):
+        raise InputError(f'--config: expected a ConfigDict of get_config(), got {config!r}')
     if extra:
         raise InputError(f'expected only --flags, got {" ".join(extra)}')
     return config_file
+
+
+def _where(error: Exception) -> str:
+    """File and line of an error in a config; '' if it is not in one."""
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        frames.append((error.filename or '', error.lineno))
+    installed = str(Path(traceback.__file__).parent), *site.getsitepackages()
+    own = [(file, line) for file, line in frames if not file.startswith((*installed, '<'))]
+    file, line = own[-1] if own else ('', None)
+    return f'{file}, line {line}: ' if file and file != __file__ else ''
 
 
 def check_config(config: Any) -> None:
