@@ -5,6 +5,7 @@ import os
 import pty
 import struct
 import subprocess
+import sys
 import termios
 
 import processes
@@ -78,7 +79,10 @@ def test_wrong_input_exits_with_one_line_and_status_2(wrong, message, flags, tmp
         ),
     ],
 )
-def test_wrong_config_files_exit_with_one_line_and_status_2(content, message, tmp_path, capsys):
+def test_wrong_config_files_exit_with_one_line_and_status_2(
+    content, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delitem(sys.modules, 'config_config', raising=False)  # of an earlier config
     (tmp_path / 'config.py').write_bytes(content.encode('latin-1'))
     assert train_py(f'--config={tmp_path}/config.py', f'--workdir={tmp_path}/run') == 2
     errors = capsys.readouterr().err
