@@ -3,6 +3,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Modules are compiled when they are first imported, not all of 2.5 GB at once.
+PIP := $(BIN)/python -m pip install --quiet --no-compile
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: train test
 train: .venv/requirements
@@ -17,12 +20,12 @@ test: .venv/requirements-dev
 .venv/requirements: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r requirements.txt --config-settings editable_mode=compat --editable .
+	$(PIP) --upgrade pip
+	$(PIP) -r requirements.txt --config-settings editable_mode=compat --editable .
 	touch $@
 
 # vit-pytorch's one file that the tests compare with needs torch alone, not all that it asks for.
 .venv/requirements-dev: .venv/requirements requirements-dev.txt
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps vit-pytorch==0.27.0
+	$(PIP) -r requirements-dev.txt
+	$(PIP) --no-deps vit-pytorch==0.27.0
 	touch $@
