@@ -110,7 +110,7 @@ def run_torch(row: dict[str, Any], toy: bool) -> dict[str, Any]:
 
 
 def time_steps(run: Any, toy: bool) -> float:
-    """Median seconds per step over 5 runs of about half a second, each synchronised at its end."""
+    """Median seconds per step over 5 runs of half a second (a toy: 20 ms), each synchronised."""
     duration = 0.02 if toy else 0.5
     run(2)
     begun = time.perf_counter()

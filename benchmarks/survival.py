@@ -63,6 +63,7 @@ cd disk
 status=0
 "$@" >../output 2>../errors || status=$?
 echo $status >../status
+ls run/checkpoints >../checkpoints || true
 mount -o remount,size=1g "$PWD"
 "$@" >../resumed && cp -r run ../run
 """
@@ -213,9 +214,11 @@ def survive_full_disks(
         errors, status = (place / 'errors').read_text(), (place / 'status').read_text().strip()
         if status != '1' or len(errors.splitlines()) != 1:
             failures.append(f'disk of {size} bytes: status {status}, {errors[-800:]}')
-        intact = re.search(r'the last one is (\d+)', errors)
-        if intact and f'\nrun: {intact[1]} of' not in (place / 'resumed').read_text():
-            failures.append(f'disk of {size} bytes: not resumed from checkpoint {intact[1]}')
+        names = (place / 'checkpoints').read_text().split()
+        last = max((int(name) for name in names if name.isdecimal()), default=None)
+        resumed = re.search(r'run: (\d+) of \d+ steps are done', (place / 'resumed').read_text())
+        if (resumed and int(resumed[1])) != last:
+            failures.append(f'disk of {size} bytes: not resumed from checkpoint {last}')
         failures += compare(place / 'run', whole, 0)
     return {'disks filled': num_disks}, failures
 

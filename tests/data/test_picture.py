@@ -12,6 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from vit_jax.data.jpeg import _height_offset as height_offset
+from vit_jax.data.jpeg import count_scans
 from vit_jax.data.picture import decode_crop, decode_picture, read_picture
 from vit_jax.errors import InputError
 
@@ -141,11 +142,10 @@ def test_damage_is_found_in_whole_pictures_and_for_crops_alike(photo, seed):
     data = bytearray(encode(photo, quality=90))
     data[rng.integers(len(data) // 2, len(data) - 2)] ^= 1 << rng.integers(8)
     raised = []
-    for check in (decode_picture, partial(decode_crop, choose=lambda *_: (0, 0, 8, 8))):
+    crop = partial(decode_crop, choose=lambda *_: (0, 0, 8, 8), image_size=(8, 8))
+    for check in (decode_picture, crop):
         try:
-            check(
-                bytes(data), 'photo', **({} if check is decode_picture else {'image_size': (8, 8)})
-            )
+            check(bytes(data), 'photo')
         except InputError as error:
             assert 'photo: expected a picture, but it is damaged: ' in str(error)
             raised.append(check)
@@ -172,7 +172,7 @@ def test_bombs_are_refused_before_they_take_memory_or_time(photo):
         with pytest.raises(InputError, match=r'bomb: expected .* at most 67,108,864 pixels, got 8'):
             decode_picture(data, 'bomb')
     cut = encode(Image.new('1', (20_000, 20_000)), 'png')[:300]
-    with pytest.raises(InputError, match='truncated'):  # Pillow has no limit of its own
+    with pytest.raises(InputError, match='truncated'):  # Pillow's own limit is lower
         decode_picture(cut, 'large', max_pixels=2**30)
     data = encode(photo.resize((60, 40)), 'jpeg2000')
     assert decode_picture(data, 'photo', max_pixels=4800).shape == (40, 60, 3)
@@ -183,6 +183,14 @@ def test_bombs_are_refused_before_they_take_memory_or_time(photo):
     scans = data[:last] + 500 * data[last:-2] + data[-2:]
     with pytest.raises(InputError, match=r'bomb: .* got 1600 x 1200 in 5\d\d scans'):
         decode_picture(scans, 'bomb')
+
+
+def test_scans_of_a_sequential_jpeg_are_counted_unless_the_first_holds_everything(photo):
+    data = encode(photo)
+    assert count_scans(data + 99 * b'\xff\xda') == 1
+    at = data.index(b'\xff\xda')
+    grey_first = data[: at + 4] + b'\1' + data[at + 5 :]  # one component of three
+    assert count_scans(grey_first + 99 * b'\xff\xda') == 100
 
 
 def test_orientation_is_read_behind_fill_bytes_and_from_xmp(photo):

@@ -47,8 +47,17 @@ def test_checkpoint_with_no_or_damaged_evaluation_is_never_the_best(tmp_path, ca
     assert checkpoints.steps == [2, 4, 5]
 
 
-@pytest.mark.parametrize('item', ['params', 'training', 'record'])
-def test_changed_values_are_noticed_and_the_checkpoint_before_is_used(tmp_path, capsys, item):
+@pytest.mark.parametrize(
+    'item, reason',
+    [
+        ('params', 'the checksum of params/a differs'),
+        ('training', 'the checksum of training/step differs'),
+        ('record', 'it was saved as 1'),
+    ],
+)
+def test_changed_values_are_noticed_and_the_checkpoint_before_is_used(
+    tmp_path, capsys, item, reason
+):
     """Each item is replaced by that of another checkpoint, which is intact in itself."""
 
     def state(step):
@@ -63,13 +72,11 @@ def test_changed_values_are_noticed_and_the_checkpoint_before_is_used(tmp_path, 
     shutil.copytree(tmp_path / 'checkpoints' / '1' / item, folder / item)
     with Checkpoints(tmp_path) as checkpoints:
         if item != 'training':
-            with pytest.raises(
-                InputError, match='damaged: (the checksum of params/a differs|it was saved as 1)'
-            ):
+            with pytest.raises(InputError, match=f'the checkpoint is damaged: {reason}'):
                 checkpoints.restore_params(2, like.params)
         step, restored = checkpoints.restore_newest(like)
     assert step == restored.step == 1 and restored.params['a'].tolist() == [1.0] * 3
-    assert '; checkpoint 1 is used instead' in capsys.readouterr().err
+    assert f'damaged: {reason}; checkpoint 1 is used instead' in capsys.readouterr().err
     assert not folder.exists() and list(folder.parent.glob('2.damaged-*'))
 
 

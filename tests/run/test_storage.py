@@ -8,8 +8,10 @@ import numpy as np
 import processes
 import pytest
 from etils import epath
+from PIL import Image
 
 import vit_jax
+from vit_jax.__main__ import main
 from vit_jax.errors import InputError
 from vit_jax.run.metrics import read_metrics
 from vit_jax.run.report import Reporter
@@ -55,7 +57,7 @@ def bucket(monkeypatch, tmp_path):
 
 
 def test_run_in_a_bucket_resumes_and_ends_like_a_local_one(
-    digits_config, bucket, tmp_path, monkeypatch
+    digits_config, bucket, tmp_path, monkeypatch, capsys
 ):
     def interrupt(self, step, metrics):
         report(self, step, metrics)
@@ -78,11 +80,19 @@ def test_run_in_a_bucket_resumes_and_ends_like_a_local_one(
     jax.tree.map(np.testing.assert_array_equal, *both)
     assert {path.name for path in (epath.Path(run) / 'checkpoints').iterdir()} == {'4', '6'}
     assert any('tfevents' in path.name for path in (epath.Path(run) / 'tensorboard').iterdir())
-    pictures = np.zeros((1, 8, 8, 1), np.uint8)
-    np.testing.assert_array_equal(
-        vit_jax.Predictor(run, step='best')(pictures),
-        vit_jax.Predictor(tmp_path / 'local', step='best')(pictures),
-    )
+    picture, converted = str(tmp_path / 'picture.png'), str(tmp_path / 'converted.safetensors')
+    Image.linear_gradient('L').save(picture)
+    capsys.readouterr()
+    for command, options in [
+        ('predict', [picture, '--step', 'best']),
+        ('evaluate', []),
+        ('summary', []),
+        ('convert', [converted, '--to', 'seed']),
+    ]:
+        assert main([command, run, *options]) == 0
+        printed = capsys.readouterr().out
+        assert main([command, str(tmp_path / 'local'), *options]) == 0
+        assert printed == capsys.readouterr().out and bool(printed) == (command != 'convert')
 
 
 def test_unreachable_paths_raise(monkeypatch):

@@ -123,7 +123,7 @@ def test_the_record_of_a_checkpoint_has_its_metrics_whatever_happens(
         assert train(digits_config, str(tmp_path)) == result
     path.write_text('\n'.join([*lines, last.replace('test', 't\\ud800t')]))
     assert train(digits_config, str(tmp_path)) == result
-    assert '1 damaged lines are left out' in capsys.readouterr().err
+    assert 'damaged lines, left out: 1' in capsys.readouterr().err
 
 
 def test_a_save_that_fails_after_a_signal_is_an_error(digits_config, tmp_path, monkeypatch):

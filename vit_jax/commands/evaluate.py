@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Prints loss and accuracy on a split as JSON."""
     from absl import logging
 
+    from vit_jax.data.picture import MAX_PIXELS
     from vit_jax.run.compilation_cache import use_compilation_cache
     from vit_jax.run.directory import trained_on
     from vit_jax.run.storage import open_path
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         split,
         data_dir=arguments.data_dir or data.get('dir'),
         on_error=arguments.on_error or data.get('on_error', 'raise'),
-        max_pixels=arguments.max_pixels or data.get('max_pixels', 2**26),
+        max_pixels=arguments.max_pixels or data.get('max_pixels', MAX_PIXELS),
         **options.normalisation(arguments),
     )
     print(json.dumps({'data': source, **metrics}))

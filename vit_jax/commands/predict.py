@@ -14,20 +14,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--top-k', type=int, default=5, help='classes per picture (default: 5)')
     parser.add_argument('--format', choices=('table', 'json', 'csv'), default='table')
     text = 'of a picture; a larger one is refused (default: 67,108,864)'
-    parser.add_argument('--max-pixels', type=options.positive, default=2**26, help=text)
+    parser.add_argument('--max-pixels', type=options.positive, help=text)
     options.add_normalisation(parser)
     options.add_overrides(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the most likely classes of each picture."""
+    from vit_jax.data.picture import MAX_PIXELS
     from vit_jax.run.compilation_cache import use_compilation_cache
     from vit_jax.use.predict import Predictor
 
     use_compilation_cache()
     predictor = Predictor(
         arguments.weights,
-        max_pixels=arguments.max_pixels,
+        max_pixels=arguments.max_pixels or MAX_PIXELS,
         **options.normalisation(arguments),
         **options.reading(arguments),
     )

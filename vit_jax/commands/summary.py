@@ -2,7 +2,6 @@
 
 import argparse
 import math
-from pathlib import Path
 
 import jax
 
@@ -25,9 +24,10 @@ def run(arguments: argparse.Namespace) -> None:
     from vit_jax.model.flops import flops_per_image
     from vit_jax.model.shapes import parameter_shapes
     from vit_jax.model.variants import create_model
+    from vit_jax.run.storage import open_path
     from vit_jax.train.memory import training_memory
 
-    if Path(arguments.weights).exists():
+    if open_path(arguments.weights).exists():
         weights = options.read(arguments)
         model, class_names = weights.model, weights.description['class_names']
     else:

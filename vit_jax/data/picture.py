@@ -41,7 +41,6 @@ USUAL_SCANS = 12  # of a progressive JPEG, each of which passes over all pixels
 JPEG2000 = (b'\0\0\0\x0cjP  ', b'\xff\x4f\xff\x51')
 
 cv2.setNumThreads(1)  # the data pipeline has its own threads
-Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit
 
 
 def read_picture(
@@ -160,6 +159,8 @@ def _check_size(data: bytes, height: int, width: int, name: str, max_pixels: int
 
 
 def _decode_by_pillow(data: bytes, name: str, max_pixels: int) -> np.ndarray:
+    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit, of the whole process
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
         with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as picture:
             _check_size(data, picture.height, picture.width, name, max_pixels)

@@ -105,8 +105,9 @@ class Stream:
 
         size = self._preprocessing.image_size
         if isinstance(record.picture, bytes):
-            options = record.max_pixels, not self._intact[index]
-            pixels = decode_crop(record.picture, record.name, choose, size, *options)
+            to_end = not self._intact[index]
+            limit = record.max_pixels
+            pixels = decode_crop(record.picture, record.name, choose, size, limit, to_end)
             self._intact[index] = True
         else:
             pixels = crop_and_resize(record.picture, choose(*record.picture.shape[:2]), size)

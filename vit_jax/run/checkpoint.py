@@ -51,7 +51,6 @@ class Checkpoints:
         self._directory = absolute(open_path(run_directory))
         self._path = self._directory / 'checkpoints'
         self._run = run
-        self._read_only = read_only
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._saved_at = time.monotonic()
         self._unknown: set[int] = set()  # steps whose damaged records were reported

@@ -34,7 +34,7 @@ def check_name(path: AnyPath) -> None:
 
 def _is_step(name: str) -> bool:
     """Whether a checkpoint may have this name: a whole number of int32, as it is printed."""
-    return name.isdecimal() and len(name) <= 10 and name == str(int(name))
+    return name.isdecimal() and len(name) <= 10 and name == str(int(name)) and int(name) < 2**31
 
 
 def is_left_over(path: AnyPath) -> bool:

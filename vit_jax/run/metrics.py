@@ -55,7 +55,7 @@ class MetricsWriter:
             self._events.close()
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Writes one line, to the disk.
+        """Writes one line and flushes it.
 
         Raises:
           OSError: if it cannot be written.
@@ -99,7 +99,7 @@ def read_metrics(path: AnyPath) -> list[dict[str, Any]]:
             if _is_intact(line := json.loads(text)):
                 lines.append(line)
     if num_damaged := len(content.splitlines()) - len(lines):
-        print(f'{path}: {num_damaged} damaged lines are left out', file=sys.stderr)
+        print(f'{path}: damaged lines, left out: {num_damaged}', file=sys.stderr)
     return lines
 
 

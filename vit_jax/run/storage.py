@@ -60,7 +60,7 @@ def absolute(path: AnyPath) -> AnyPath:
 
 
 class WholeFile:
-    """A file in a bucket, which cannot be appended to: each flush writes it whole.
+    """A file in a bucket, which cannot be appended to: each flush writes it whole, close nothing.
 
     Args:
       path: of the file.
@@ -78,7 +78,7 @@ class WholeFile:
         self._path.write_bytes(bytes(self._content))
 
     def close(self) -> None:
-        self.flush()
+        pass
 
 
 def open_to_append(path: AnyPath) -> IO[bytes] | WholeFile:

@@ -88,8 +88,8 @@ def parse_flags(values: flags.FlagValues, argv: list[str]) -> Path:
         message = message.translate({ord(c): None for c in "\\'"})
         raise InputError(f'no such option: {message}') from None
     except flags.Error as error:  # of a config's own TypeError, the last line of a traceback
-        *_, last = lines = str(error).splitlines()
-        raise InputError(last if len(lines) == 1 else f'--config: {last}') from None
+        lines = str(error).splitlines()
+        raise InputError(lines[0] if len(lines) == 1 else f'--config: {lines[-1]}') from None
     except Exception as error:  # a config is a program, and may have any
         raise InputError(f'--config: {_where(error)}{type(error).__name__}: {error}') from None
     if not isinstance(config := values['config'].value, ml_collections.ConfigDict):

@@ -115,8 +115,8 @@ def read_weights(
         params = flatten(variables)
     elif is_remote(run_directory) or (path.is_dir() and not (path / 'config.json').is_file()):
         raise InputError(
-            f'{path}: expected a run directory with description.json, or a Hugging Face folder '
-            f'with config.json, but it has neither'
+            f'{run_directory}: expected a run directory with description.json, or a Hugging Face '
+            f'folder with config.json, but it has neither'
         )
     else:
         with as_input_error(path):
