@@ -56,12 +56,14 @@ PLAN = [
     (
         'default',
         [
-            BASE,
-            LARGE,
+            BASE | dict(unroll=12),
+            LARGE | dict(unroll=24),
             BASE | dict(remat='dots'),
+            LARGE,
             BASE | dict(attention='xla', remat='dots'),
             LARGE | dict(attention='xla'),
-            BASE | dict(unroll=12),
+            BASE | dict(variant='S/16', batch=512, unroll=12),
+            BASE | dict(variant='Ti/16', batch=1024, unroll=12),
         ],
     ),
     ('torch', [dict(variant='B/16', batch=256), dict(variant='L/16', batch=128)]),
@@ -71,13 +73,11 @@ PLAN = [
     (
         'default',
         [
-            LARGE | dict(unroll=24),
-            LARGE | dict(remat='none'),
-            LARGE | dict(batch=256, remat='full'),
+            BASE,
             BASE | dict(batch=512, remat='dots'),
             BASE | dict(attention='xla'),
-            BASE | dict(variant='S/16', batch=512),
-            BASE | dict(variant='Ti/16', batch=1024),
+            LARGE | dict(batch=256, remat='full'),
+            LARGE | dict(remat='none'),
         ],
     ),
 ]

@@ -1,5 +1,7 @@
 """SIGTERM, SIGINT and SIGHUP: a run saves and stops; a second signal ends it at once.
 
+"Second" means a second later or more: timeout(1), for one, signals the process and then its group.
+
 As long as there is nothing to save, a signal ends the process at once too, even while the main
 thread compiles: a thread of its own reads the signals. From `defer` on, the run polls them with
 `check`, between steps and between batches of an evaluation. A signal that the process was told to
@@ -15,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -31,6 +34,7 @@ class _Received:
     """The process's signals so far, and who acts on them."""
 
     names: list[str] = []  # noqa: RUF012
+    time = 0.0  # of the first, by the monotonic clock
     deferred = False  # whether there is something to save first
     wakeup: socket.socket | None = None  # signals go to the thread of `end_on_signals`
 
@@ -58,9 +62,8 @@ def ignore() -> None:
 def _watch(reader: socket.socket, program: str) -> None:
     while True:
         number = reader.recv(1)[0]
-        if number not in SIGNALS:
+        if number not in SIGNALS or not _record(number):
             continue
-        _Received.names.append(signal.Signals(number).name)
         if len(_Received.names) > 1:
             _end(f'{program}: {_Received.names[-1]} again: ended at once', 128 + number)
         elif not _Received.deferred:
@@ -69,6 +72,16 @@ def _watch(reader: socket.socket, program: str) -> None:
         else:
             text = 'saving after this step; a second signal ends the run at once'
             print(f'{program}: {_Received.names[0]}: {text}', file=sys.stderr, flush=True)
+
+
+def _record(number: int) -> bool:
+    """Whether a signal counts, not being an echo of the first."""
+    if not _Received.names:
+        _Received.time = time.monotonic()
+    elif time.monotonic() < _Received.time + 1:
+        return False
+    _Received.names.append(signal.Signals(number).name)
+    return True
 
 
 def _end(message: str, status: int) -> None:
@@ -87,11 +100,9 @@ def until_saved() -> Iterator[None]:
         before = {number: signal.getsignal(number) for number in _handled()}
 
     def receive(number: Any, _: FrameType | None) -> None:
-        if _Received.names or not _Received.deferred:
+        if _record(number) and (len(_Received.names) > 1 or not _Received.deferred):
             signal.signal(number, before[number])
             signal.raise_signal(number)
-        else:
-            _Received.names.append(signal.Signals(number).name)
 
     for number in before:
         signal.signal(number, receive)
