@@ -20,8 +20,7 @@ test: .venv/requirements-dev
 .venv/requirements: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(PIP) --upgrade pip
-	$(PIP) -r requirements.txt --config-settings editable_mode=compat --editable .
+	$(PIP) -r requirements.txt --editable .
 	touch $@
 
 # vit-pytorch's one file that the tests compare with needs torch alone, not all that it asks for.

@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     # 'tfds:NAME', any TFDS data set of labelled images, or 'folder:PATH', pictures in
     # PATH/train/CLASS/ and PATH/test/CLASS/, or in PATH/CLASS/, a tenth of which become the test
-    # split. `python -m vit_jax preview CONFIG` shows what the network sees.
+    # split. `vit_jax preview CONFIG` shows what the network sees.
     config.data.source = 'tfds:cifar10'
     config.data.dir = config_dict.placeholder(
         str

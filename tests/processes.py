@@ -1,10 +1,11 @@
 """Python processes, started the way a user starts them: without torch, which is optional."""
 
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+from vit_jax.commands.train import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,4 +43,4 @@ def run(*arguments, status=0, **options):
 
 def train_py(*flags):
     """Runs train.py in this process; returns its exit status."""
-    return runpy.run_path(str(ROOT / 'train.py'))['main'](['train.py', *map(str, flags)])
+    return main([*map(str, flags)], 'train.py')

@@ -13,7 +13,6 @@ import pytest
 from processes import train_py
 
 import vit_jax
-from vit_jax.run.metrics import read_metrics
 
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # from ml_collections
 
@@ -111,26 +110,6 @@ def test_non_finite_loss_exits_with_one_line_and_status_1(flags, capsys):
     assert errors.startswith('train.py: step ') and 'was not saved' in errors
 
 
-def test_config_in_another_folder_trains(data_dir, tmp_path):
-    """The run directory is named after it."""
-    program = tmp_path / 'mine.py'
-    program.write_text(
-        'from configs import digits\n'
-        'def get_config():\n'
-        '    config = digits.get_config()\n'
-        '    config.num_steps = 4\n'
-        '    config.model.depth = 1\n'
-        '    config.optim.warmup_steps = 1\n'
-        f'    config.data.dir = {data_dir!r}\n'
-        '    return config\n'
-    )
-    command = [processes.ROOT / 'train.py', '--config=mine.py']
-    output, errors = processes.run(*command, cwd=tmp_path)
-    assert 'runs/mine: finished after 4 steps, test accuracy' in output
-    assert errors == ''
-    assert read_metrics(tmp_path / 'runs' / 'mine' / 'metrics.jsonl')[-1]['step'] == 4
-
-
 def test_unknown_option_in_a_users_config_names_the_nearest(tmp_path, capsys):
     path = tmp_path / 'mine.py'
     path.write_text(
@@ -167,11 +146,16 @@ def test_terminal_shows_a_bar_with_loss_speed_and_time_left(flags):
     assert 'loss ' in shown and 'images/s' in shown and ' left' in shown and '60/60' in shown
 
 
-def test_help_shows_an_example_and_the_flags(capsys):
+def test_help_and_errors_name_the_recipes(capsys):
+    recipes = 'default, digits, finetune, photographs'
     assert train_py('--help') == 0
     output = capsys.readouterr().out
-    assert 'python train.py --config=configs/digits.py' in output
-    assert '--workdir' in output
+    assert 'train.py CONFIG' in output and '--workdir' in output and f'({recipes})' in output
+    assert train_py('--config.num_steps=3') == 2
+    error = capsys.readouterr().err
+    assert error == f'train.py: expected a config: {recipes} or a file of your own\n'
+    assert train_py('digits', '--config.num_step=3') == 2
+    assert 'Did you mean "num_steps"' in capsys.readouterr().err
 
 
 def test_photographs_config_trains(photographs, tmp_path, capsys):

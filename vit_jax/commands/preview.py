@@ -9,7 +9,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'config',
         metavar='CONFIG',
-        help='config file; --config.KEY=VALUE may follow, as for train.py',
+        help='recipe or config file; --config.KEY=VALUE may follow, as for train',
     )
     parser.add_argument(
         '-o', '--output', metavar='FILE', required=True, help='picture file, such as preview.png'
@@ -24,12 +24,12 @@ def run(arguments: argparse.Namespace) -> None:
     from absl import flags, logging
     from ml_collections import config_flags
 
-    from vit_jax.train.config import check_config, parse_flags
+    from vit_jax.train.config import check_config, find_config, parse_flags
     from vit_jax.use.preview import preview
 
     logging.set_verbosity(logging.ERROR)
     values = flags.FlagValues()
-    argv = ['preview', f'--config={arguments.config}', *arguments.flags]
+    argv = ['preview', *find_config([arguments.config]), *arguments.flags]
     config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
     parse_flags(values, argv)
     check_config(values.config)

@@ -6,6 +6,7 @@ Options that are not plain numbers are checked where they are used.
 import runpy
 import site
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,34 @@ FROM_WEIGHTS = ('data.image_size', 'data.crop_fraction', 'data.mean', 'data.std'
 
 def default_config() -> ml_collections.ConfigDict:
     """A config with every option at its default, see `configs/default.py`."""
-    # In a clone the folder configs lies beside the package, in a wheel inside it.
+    return runpy.run_path(str(_recipes() / 'default.py'))['get_config']()
+
+
+def list_recipes() -> list[str]:
+    """The names of the configs that come with the package."""
+    return sorted(path.stem for path in _recipes().glob('[!_]*.py'))
+
+
+def find_config(arguments: Sequence[str]) -> list[str]:
+    """A command line `CONFIG …` or `… --config=CONFIG …` as `--config=FILE …`.
+
+    CONFIG is a file, or the name of a recipe where no file has that name.
+    """
+    found = list(arguments)
+    if found and not found[0].startswith('-'):
+        found[0] = f'--config={found[0]}'
+    for name in list_recipes():
+        if not Path(name).exists():
+            file = f'--config={_recipes() / name}.py'
+            found = [file if argument == f'--config={name}' else argument for argument in found]
+    return found
+
+
+def _recipes() -> Path:
+    """The folder configs: beside the package in a clone, inside it in a wheel."""
     package = Path(__file__).parents[1]
-    paths = (folder / 'configs' / 'default.py' for folder in (package, package.parent))
-    return runpy.run_path(str(next(filter(Path.is_file, paths))))['get_config']()
+    folders = (folder / 'configs' for folder in (package, package.parent))
+    return next(folder for folder in folders if (folder / 'default.py').is_file())
 
 
 def parse_flags(values: flags.FlagValues, argv: list[str]) -> Path:
@@ -79,7 +104,8 @@ def parse_flags(values: flags.FlagValues, argv: list[str]) -> Path:
         extra = values(argv)[1:]
         config_file = Path(config_flags.get_config_filename(values['config']))
         if not config_file.is_file():
-            raise FileNotFoundError(f'no such file: {config_file}')
+            recipes = ', '.join(list_recipes())
+            raise FileNotFoundError(f'no such file: {config_file}; recipes: {recipes}')
     except OSError as error:  # the last line of ml_collections' message names the file
         reason = str(error).splitlines()[-1]
         raise InputError(f'--config: expected a config file, but: {reason}') from None
