@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Never
 
-from vit_jax.commands import convert, evaluate, predict, prepare, preview, summary, train
+from vit_jax.commands import train
 from vit_jax.errors import InputError
 from vit_jax.run.output import silence_libraries
 
@@ -35,11 +35,13 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ['train']:  # reads its own command line: config files declare its options
         return train.main(argv[1:], 'vit_jax train')
+    from vit_jax.commands import convert, evaluate, plot, predict, prepare, preview, summary
+
     parser = Parser(prog='vit_jax', description=__doc__)
     parser.add_argument('--version', action=Version, nargs=0, help='of vit_jax and jax; devices')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     commands.add_parser('train', help=str(train.__doc__).splitlines()[0])
-    for module in (predict, evaluate, convert, summary, prepare, preview):
+    for module in (predict, evaluate, plot, convert, summary, prepare, preview):
         name, text = module.__name__.rpartition('.')[-1], module.__doc__
         command = commands.add_parser(name, help=text, description=text)
         module.add_options(command)

@@ -98,9 +98,7 @@ assert 'tensorflow' not in sys.modules
 
 
 def test_data_set_too_large_for_memory_streams_once_prepared(by_hand, capsys):
-    with pytest.raises(
-        InputError, match='convert it once with python -m vit_jax prepare tfds:mine'
-    ):
+    with pytest.raises(InputError, match='convert it once with vit_jax prepare tfds:mine'):
         read(by_hand, memory_gib=0.0)
     assert main(['prepare', 'tfds:mine', '--data-dir', str(by_hand)]) == 0
     assert capsys.readouterr().out == f'tfds:mine: prepared in {by_hand}/mine/1.0.0\n'

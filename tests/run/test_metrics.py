@@ -5,7 +5,13 @@ from vit_jax.run.metrics import read_metrics
 from vit_jax.run.report import Reporter
 from vit_jax.train.trainer import train
 
-OPTIONS = dict(batch_size=8, max_loss=9.0, examples=np.arange, learning_rate=lambda step: 0.1)
+OPTIONS = dict(
+    batch_size=8,
+    max_loss=9.0,
+    examples=np.arange,
+    epochs=lambda steps: steps / 4,
+    learning_rate=lambda step: 0.1,
+)
 
 
 def test_a_damaged_line_costs_that_line_alone(tmp_path):
@@ -69,3 +75,27 @@ def test_evaluation_time_does_not_count_as_training(tmp_path, monkeypatch):
                 now[0] += 1000.0  # of evaluating and saving
         report.flush()
         assert report.lines[-1]['images_per_second'] == pytest.approx(8 / 2.0, rel=1e-3)
+
+
+def test_compiling_the_schedule_does_not_count_as_training(tmp_path, monkeypatch):
+    now, compiled = [0.0], []
+
+    def learning_rate(step):
+        if not compiled:
+            compiled.append(step)
+            now[0] += 1000.0
+        return 0.1
+
+    def tick():
+        now[0] += 1e-6
+        return now[0]
+
+    monkeypatch.setattr('time.perf_counter', tick)
+    options = OPTIONS | dict(num_steps=4, log_every_steps=1, learning_rate=learning_rate)
+    with Reporter(tmp_path, first_step=0, **options) as report:
+        for step, _ in enumerate(report.timed(iter('abcd')), 1):
+            now[0] += 2.0
+            report.train(step, {'loss': np.ones(()), 'accuracy': np.ones(())})
+        report.flush()
+        speeds = [line.get('images_per_second') for line in report.lines]
+        assert speeds[1:3] == pytest.approx([8 / 2.0, 8 / 2.0], rel=1e-3)

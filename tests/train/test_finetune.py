@@ -67,6 +67,7 @@ def test_finetuned_run_works_with_every_command(
     pretrained, finetune_config, pictures, tmp_path, capsys
 ):
     finetune_config.init.weights = str(pretrained)
+    finetune_config.model.remat = 'none'
     run = tmp_path / 'finetuned'
     last = train(finetune_config, str(run))
     assert f'{pretrained}: new head of zeros: 10 → 3 classes' in capsys.readouterr().out
@@ -89,9 +90,14 @@ def test_finetuned_run_works_with_every_command(
     assert evaluated['accuracy'] == last['accuracy']
     assert evaluated['loss'] == pytest.approx(last['loss'], rel=1e-6)
     assert main(['summary', str(run)]) == 0
-    assert 'classes: apple, brick, cloud' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'classes: apple, brick, cloud' in printed
+    assert ['remat', 'none'] in [line.split() for line in printed.splitlines()]  # as it trained
     # Converted to another format, it keeps its class names and its predictions.
     assert main(['convert', str(run), str(tmp_path / 'x.safetensors'), '--to', 'seed']) == 0
+    assert capsys.readouterr().out.endswith(' parameters in the format seed\n')
+    (tmp_path / 'plain').touch()
+    assert (tmp_path / 'x.safetensors').stat().st_mode == (tmp_path / 'plain').stat().st_mode
     weights = read_weights(tmp_path / 'x.safetensors')
     assert weights.description['class_names'] == ['apple', 'brick', 'cloud']
     ours, theirs = (vit_jax.Predictor(path) for path in (run, tmp_path / 'x.safetensors'))

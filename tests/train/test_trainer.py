@@ -1,5 +1,6 @@
 import json
 import re
+import time
 
 import jax
 import numpy as np
@@ -11,11 +12,17 @@ from vit_jax.data.order import TrainOrder
 from vit_jax.errors import InputError
 from vit_jax.run.json_files import read_json
 from vit_jax.run.metrics import read_metrics
+from vit_jax.train.evaluate import evaluate
 from vit_jax.train.trainer import train
 from vit_jax.weights.run_directory import load_run
 
 
-def test_run_directory_is_complete(digits_config, tmp_path, capsys):
+def test_run_directory_is_complete(digits_config, tmp_path, capsys, monkeypatch):
+    def evaluate_slowly(*arguments):
+        time.sleep(1)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr('vit_jax.train.trainer.evaluate', evaluate_slowly)
     result = vit_jax.train(digits_config, str(tmp_path))
     lines = read_metrics(tmp_path / 'metrics.jsonl')
     assert [(line['step'], line['split']) for line in lines] == [
@@ -34,6 +41,8 @@ def test_run_directory_is_complete(digits_config, tmp_path, capsys):
         'images_per_second',
         'data_wait',
     } <= set(lines[0])
+    assert [line['epoch'] for line in lines] == [2 / 6, 3 / 6, 4 / 6, 1, 1]
+    assert lines[3]['images_per_second'] > 2 * 16 / 1  # evaluating after it does not count
     assert lines[0]['learning_rate'] == pytest.approx(5e-4)  # half-way through the warm-up
     assert json.loads((tmp_path / 'config.json').read_text())['model']['dim'] == 16
     description = json.loads((tmp_path / 'description.json').read_text())
@@ -43,7 +52,9 @@ def test_run_directory_is_complete(digits_config, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     pictures = '96 pictures in memory to train on, 48 pictures in memory to test'
     assert printed[0] == f'tfds:digits: {pictures}, 10 classes'
-    assert len(printed) == 6 and printed[-1].startswith('step 6/6  test')
+    assert printed[1] == '6 steps of 16 pictures: 1.0 epochs of 6.0 steps'
+    assert printed[2].endswith(f' GFLOP for a picture; 8 x cpu; writing to {tmp_path}')
+    assert len(printed) == 8 and printed[-1].startswith('step 6/6  test')
 
 
 def test_non_finite_loss_stops_the_run_and_names_the_step(digits_config, tmp_path):

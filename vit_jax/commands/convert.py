@@ -16,9 +16,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes weights in another format, with classes and preprocessing if it has room for them."""
+    import jax
+
     from vit_jax.weights import save_weights
 
     weights = options.read(arguments)
     save_weights(
         arguments.to_path, weights.model, weights.variables, arguments.to, weights.description
     )
+    count = sum(x.size for x in jax.tree.leaves(weights.variables))
+    print(f'{arguments.to_path}: {count:,} parameters in the format {arguments.to}')

@@ -30,14 +30,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     from vit_jax.data.picture import MAX_PIXELS
     from vit_jax.run.compilation_cache import use_compilation_cache
-    from vit_jax.run.directory import trained_on
+    from vit_jax.run.directory import run_options
     from vit_jax.run.storage import open_path
     from vit_jax.use.evaluate import evaluate_weights
 
     logging.set_verbosity(logging.ERROR)  # silences TFDS's advice
     use_compilation_cache()
     weights = options.read(arguments)
-    data = trained_on(open_path(arguments.weights))
+    data = run_options(open_path(arguments.weights), 'data')
     source = data.get('source') if arguments.data is None else arguments.data
     split = data.get('test_split', 'test') if arguments.split is None else arguments.split
     if source is None:

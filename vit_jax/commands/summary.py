@@ -3,8 +3,6 @@
 import argparse
 import math
 
-import jax
-
 from vit_jax.commands import options
 from vit_jax.model.arguments import argument_names
 from vit_jax.model.vit import ViT
@@ -21,15 +19,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the arguments, a table of parameters, and what the model costs."""
+    import jax
+
+    from vit_jax.model.arguments import EXECUTION
     from vit_jax.model.flops import flops_per_image
     from vit_jax.model.shapes import parameter_shapes
     from vit_jax.model.variants import create_model
+    from vit_jax.run.directory import run_options
     from vit_jax.run.storage import open_path
     from vit_jax.train.memory import training_memory
 
-    if open_path(arguments.weights).exists():
+    if (path := open_path(arguments.weights)).exists():
         weights = options.read(arguments)
-        model, class_names = weights.model, weights.description['class_names']
+        class_names = weights.description['class_names']
+        # A run says how it trained; weights alone do not depend on it.
+        trained = run_options(path, 'model')
+        execution = {name: trained[name] for name in EXECUTION if trained.get(name) is not None}
+        model = weights.model.clone(**execution | options.overrides(arguments))
     else:
         model = create_model(arguments.weights, **options.overrides(arguments))
         class_names = None

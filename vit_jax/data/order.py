@@ -69,6 +69,10 @@ class TrainOrder:
                 f'got {self.repeats}'
             )
 
+    def epochs(self, steps: int) -> float:
+        """How often a run of that many steps visits each example, repeats not counted."""
+        return steps * self.batch_size / self.repeats / self.num_examples
+
     def examples(self, step: int) -> Int64[np.ndarray, 'rows']:
         """The examples in this process's rows of step `step`, by index."""
         distinct = self.batch_size // self.repeats

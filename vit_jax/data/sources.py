@@ -66,6 +66,6 @@ def open_split(
         raise InputError(
             f'{source.name}: split {split!r} is larger than data.memory_gib and stored as '
             f'TFRecord, which has no random access; convert it once with '
-            f'python -m vit_jax prepare {source.name} (and --data-dir if data.dir is set)'
+            f'vit_jax prepare {source.name} (and --data-dir if data.dir is set)'
         )
     return Stream(reader, preprocessing, min_area)

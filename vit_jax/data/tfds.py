@@ -191,7 +191,7 @@ class TfdsSource:
             reason = ' '.join(str(error).split()) or type(error).__name__
             raise InputError(
                 f'{self.name} cannot be prepared: {reason[:500]}; if you have downloaded its files '
-                f'by hand, run python -m vit_jax prepare {self.name} --manual-dir FOLDER'
+                f'by hand, run vit_jax prepare {self.name} --manual-dir FOLDER'
             ) from error
 
 

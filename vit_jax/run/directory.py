@@ -119,14 +119,15 @@ def record_run(
     write_json(run_directory / 'description.json', description)
 
 
-def trained_on(run_directory: AnyPath) -> Any:
-    """The options of a run's data; {} if the folder is not a run directory."""
+def run_options(run_directory: AnyPath, section: str) -> Any:
+    """A section of a run's config, such as 'data'; {} if the folder is not a run directory."""
     if not (run_directory / 'description.json').is_file():
         return {}
     config = read_json(run_directory / 'config.json')
-    if not isinstance(config.get('data'), dict):
-        raise InputError(f"{run_directory}: expected a run's config.json with a 'data' section")
-    return config['data']
+    if not isinstance(config.get(section), dict):
+        text = f"expected a run's config.json with a {section!r} section"
+        raise InputError(f'{run_directory}: {text}')
+    return config[section]
 
 
 def add_skipped(run_directory: AnyPath, skipped: dict[str, dict[int, str]]) -> int:

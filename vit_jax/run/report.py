@@ -29,6 +29,7 @@ class Reporter:
       log_every_steps: steps between training lines; 0 for a line at the last step only.
       max_loss: a larger loss raises Diverged.
       examples: steps done → the places of the next step's examples in the training split.
+      epochs: steps done → passes over the training split.
       learning_rate: schedule: steps done → learning rate of the next step.
     """
 
@@ -42,6 +43,7 @@ class Reporter:
         log_every_steps: int,
         max_loss: float,
         examples: Callable[[int], np.ndarray],
+        epochs: Callable[[int], float],
         learning_rate: Callable[[int], Any],
     ) -> None:
         self._writer = MetricsWriter(run_directory, first_step)
@@ -50,6 +52,7 @@ class Reporter:
         self._log_every_steps = log_every_steps
         self._max_loss = max_loss
         self._examples = examples
+        self._epochs = epochs
         self._run_directory = run_directory
         self._learning_rate = learning_rate
         self._pending: tuple[int, Any] | None = None  # the last step and its metrics on the device
@@ -112,6 +115,7 @@ class Reporter:
         self._pending = None
         metrics = self._fetch(step, pending)
         if self._clock is None:
+            self._learning_rate(step - 1)  # compiles, which is not time between steps
             self._restart_clock()
         else:
             self._timed_steps += 1
@@ -142,7 +146,9 @@ class Reporter:
 
     def ends_with_test(self, step: int, metrics: dict[str, float]) -> bool:
         """Whether the last line is this evaluation after `step` steps."""
-        return self.lines[-1:] == [{'step': step, 'split': 'test', **metrics}]
+        return self.lines[-1:] == [
+            {'step': step, 'split': 'test', 'epoch': self._epochs(step), **metrics}
+        ]
 
     def _restart_clock(self) -> None:
         self._clock = time.perf_counter()
@@ -172,7 +178,7 @@ class Reporter:
         return values
 
     def _report(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        self._writer.write(step, split, metrics)
+        self._writer.write(step, split, {'epoch': self._epochs(step), **metrics})
         width = len(str(self._num_steps))
         text = f'step {step:{width}}/{self._num_steps}  {split:5}  loss {metrics["loss"]:.4f}'
         text += f', accuracy {metrics["accuracy"]:.2%}'

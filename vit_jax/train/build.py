@@ -191,23 +191,6 @@ def training_batch(config: Any, step: int) -> tuple[jax.Array, jax.Array, list[s
     return images, targets, source.class_names, f'{source.name}, {config.data.train_split}'
 
 
-def count_steps(config: Any, num_examples: int) -> int:
-    """The number of steps of a run: `num_steps` if set, else enough for `num_epochs`.
-
-    Raises:
-      InputError: if it is less than one, or 2³¹ or more.
-    """
-    if config.num_steps is not None:
-        num_steps = config.num_steps
-    else:
-        num_steps = config.num_epochs * num_examples * config.data.repeats / config.batch_size
-    if not 0 < num_steps < 2**31:
-        raise InputError(
-            f'num_steps or num_epochs: expected from 1 to 2,147,483,647 steps, got {num_steps:g}'
-        )
-    return math.ceil(num_steps)
-
-
 def create_augment(
     config: Any, examples: InMemory | Stream, num_classes: int, axis_name: str | None
 ) -> Any:
@@ -246,6 +229,7 @@ def create_reporter(
         log_every_steps=config.log_every_steps,
         max_loss=config.max_loss,
         examples=order.examples,
+        epochs=order.epochs,
         learning_rate=jax.jit(schedule),
     )
 

@@ -19,7 +19,6 @@ from vit_jax.run.directory import (
     run_name,
 )
 from vit_jax.train.build import (
-    count_steps,
     create_learner,
     create_reporter,
     find_start,
@@ -29,6 +28,7 @@ from vit_jax.train.build import (
 from vit_jax.train.config import check_config
 from vit_jax.train.due import Due
 from vit_jax.train.evaluate import evaluate
+from vit_jax.train.length import count_steps, run_summary
 from vit_jax.train.start import describe
 
 
@@ -66,6 +66,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         train_step = parallel.train_step(learner.train_step)
         eval_step = parallel.eval_step(learner.eval_step)
         print(*start.notes, f'{source.name}: {splits}, {len(source.class_names)} classes', sep='\n')
+        print(run_summary(start.model, order, num_steps, run_directory))
 
         def save(tested: dict[str, float] | None) -> None:
             report.flush()  # raises if the last step has diverged
@@ -109,6 +110,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                         report.train(done, metrics)  # raises if the step before has diverged
                         tested = None
                         if due.test(done):
+                            report.flush()  # the time of evaluating is not this step's
                             tested = evaluate(eval_step, state, splits.test, parallel)
                             report.test(done, tested)
                         if due.save(done) or checkpoints.is_due(config.checkpoint_every_minutes):

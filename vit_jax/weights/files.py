@@ -109,7 +109,10 @@ def write_tensors(
                 'arrays': {name: _hash(array) for name, array in arrays.items()},
             }
             text = json.dumps(ours | {CHECKSUM: checksum(ours)})
+            temporary.touch()
+            mode = temporary.stat().st_mode  # safetensors' own would be 0600
             safetensors.numpy.save_file(arrays, temporary, {'vit_jax': text, **metadata})
+            temporary.chmod(mode)
         elif path.suffix == '.npz':
             with temporary.open('wb') as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -1,0 +1,90 @@
+"""Curves of runs: loss, accuracy, learning rate and speed over the steps."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vit_jax.errors import InputError
+from vit_jax.run.metrics import read_metrics
+from vit_jax.run.storage import open_path
+
+PANELS = {
+    'loss': 'loss',
+    'accuracy': 'accuracy',
+    'learning_rate': 'learning rate',
+    'images_per_second': 'images/s',
+}
+
+
+def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> None:
+    """Draws the metrics of runs into a picture.
+
+    Loss and accuracy in training are shown as they were logged, pale, and smoothed; those on the
+    test split as points.
+
+    Args:
+      runs: run directories.
+      output: a file that matplotlib can write, such as `.png`, `.svg` or `.pdf`.
+
+    Raises:
+      InputError: if a run has no metrics yet, or the file cannot be written.
+    """
+    lines = {str(run): _read(run) for run in runs}
+    # Not pyplot, which would choose a window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7.5), layout='constrained')
+    canvas = FigureCanvasAgg(figure)
+    if (kind := Path(output).suffix[1:].lower()) not in canvas.get_supported_filetypes():
+        raise InputError(f'{output}: expected a picture file such as curves.png')
+    axes: Any = figure.subplots(2, 2)
+    for axis, (name, label) in zip(axes.flat, PANELS.items(), strict=True):
+        axis.set(title=label, xlabel='step')
+        axis.grid(alpha=0.3)
+        axis.spines[['top', 'right']].set_visible(False)
+        for number, (run, metrics) in enumerate(lines.items()):
+            color = f'C{number % 10}'
+            steps, values = _series(metrics, 'train', name)
+            if name in ('loss', 'accuracy'):
+                axis.plot(steps, values, color=color, alpha=0.3, linewidth=1)
+                values = _smooth(values)
+                axis.plot(*_series(metrics, 'test', name), 'o', color=color, markersize=5)
+            axis.plot(steps, values, color=color, linewidth=2, label=run)
+    axes[0, 1].yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+    axes[1, 1].set_ylim(bottom=0)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    points = axes[0, 0].plot([], [], 'o', color='grey', markersize=5)
+    legend = ([*handles, *points], [*labels, 'on the test split'])
+    figure.legend(*legend, loc='outside lower center', ncols=min(len(labels) + 1, 3))
+    try:
+        figure.savefig(output, dpi=120, format=kind)
+    except OSError as error:
+        raise InputError(f'{output}: cannot be written: {error.strerror}') from None
+
+
+def _read(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    path = open_path(run) / 'metrics.jsonl'
+    if not path.is_file():
+        raise InputError(f'{run}: expected a run directory, but it has no metrics.jsonl')
+    if not (lines := read_metrics(path)):
+        raise InputError(f'{run}: the run has no metrics yet')
+    return lines
+
+
+def _series(lines: list[dict[str, Any]], split: str, name: str) -> tuple[list[int], list[float]]:
+    """Steps, and a metric's values after them."""
+    there = [line for line in lines if line['split'] == split and name in line]
+    return [line['step'] for line in there], [line[name] for line in there]
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """An exponential moving average over about a twentieth of the values, without bias."""
+    decay = 1 - 1 / max(1.0, len(values) / 20)
+    sums = weights = 0.0
+    smoothed = []
+    for value in values:
+        sums, weights = decay * sums + value, decay * weights + 1
+        smoothed.append(sums / weights)
+    return smoothed
