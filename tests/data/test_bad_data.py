@@ -264,7 +264,11 @@ def test_train_py_exits_with_one_line_and_status_2_and_resumes(folder, tmp_path,
         'optim.warmup_steps': 2,
         'checkpoint_every_steps': 0,
     }
-    command = [f'--workdir={tmp_path}', *(f'--config.{k}={value}' for k, value in flags.items())]
+    command = [
+        '--config=default',
+        f'--workdir={tmp_path}',
+        *(f'--config.{k}={value}' for k, value in flags.items()),
+    ]
     assert train_py(*command) == 2
     error = capsys.readouterr().err
     assert error.startswith(f'train.py: {path}: expected a picture') and error.count('\n') == 1
