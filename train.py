@@ -1,8 +1,6 @@
 """`vit_jax train`, from a clone: python train.py --config=configs/digits.py"""
 
-import sys
-
-from vit_jax.commands.train import run_and_exit
+from vit_jax.__main__ import run_and_exit
 
 if __name__ == '__main__':
-    run_and_exit(sys.argv[1:], 'train.py')
+    run_and_exit('train.py', 'train')

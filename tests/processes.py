@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vit_jax.commands.train import main
+from vit_jax.__main__ import find_command, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,4 +43,4 @@ def run(*arguments, status=0, **options):
 
 def train_py(*flags):
     """Runs train.py in this process; returns its exit status."""
-    return main([*map(str, flags)], 'train.py')
+    return main([*map(str, flags)], 'train.py', find_command('train'))

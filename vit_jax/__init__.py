@@ -8,7 +8,7 @@ from vit_jax.errors import InputError
 if TYPE_CHECKING:
     from vit_jax.model.variants import create_model
     from vit_jax.model.vit import ViT
-    from vit_jax.train.config import default_config
+    from vit_jax.train.config import default_config, load_config
     from vit_jax.train.trainer import train
     from vit_jax.use.predict import Predictor
     from vit_jax.weights import load_weights, save_weights
@@ -20,6 +20,7 @@ __all__ = [
     'ViT',
     'create_model',
     'default_config',
+    'load_config',
     'load_weights',
     'save_weights',
     'train',
@@ -30,6 +31,7 @@ _ON_FIRST_USE = {
     'ViT': 'vit_jax.model.vit',
     'create_model': 'vit_jax.model.variants',
     'default_config': 'vit_jax.train.config',
+    'load_config': 'vit_jax.train.config',
     'load_weights': 'vit_jax.weights',
     'save_weights': 'vit_jax.weights',
 }

@@ -1,76 +1,137 @@
-"""vit_jax COMMAND: train, use what was trained, and weights from elsewhere."""
+"""The program vit_jax: its commands, and how they end."""
 
-import argparse
+import importlib
 import os
 import sys
 from typing import Never
 
-from vit_jax.commands import train
+import click
+from click.shell_completion import shell_complete
+
+from vit_jax import __version__
 from vit_jax.errors import InputError
-from vit_jax.run.output import silence_libraries
+from vit_jax.run import output, signals
+
+COMMANDS = (
+    'train',
+    'predict',
+    'evaluate',
+    'plot',
+    'convert',
+    'summary',
+    'options',
+    'prepare',
+    'preview',
+)
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line, without the usage."""
+class _Commands(click.Group):
+    """Imports a command's module when it is asked for."""
 
-    def error(self, message: str) -> Never:
-        self.exit(2, f'{self.prog}: {message}; see --help\n')
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS:
+            return find_command(name)
+        if context.resilient_parsing or name.startswith('-'):
+            return None
+        raise click.exceptions.NoSuchCommand(name, possibilities=COMMANDS, ctx=context)
 
 
-class Version(argparse.Action):
-    """Prints the versions and devices, for a bug report."""
+def find_command(name: str) -> click.Command:
+    """The command of a name in COMMANDS."""
+    command = importlib.import_module(f'vit_jax.commands.{name}').command
+    command.name = name
+    return command
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
         import jax
-
-        from vit_jax import __version__
 
         devices = ', '.join(sorted({device.device_kind for device in jax.devices()}))
         print(f'vit_jax {__version__}, jax {jax.__version__}, {jax.device_count()} x {devices}')
-        parser.exit()
+        context.exit()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs a command; wrong input ends with one line and exit status 2."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ['train']:  # reads its own command line: config files declare its options
-        return train.main(argv[1:], 'vit_jax train')
-    from vit_jax.commands import convert, evaluate, plot, predict, prepare, preview, summary
+@click.command(cls=_Commands, context_settings={'max_content_width': 100})
+@click.option(
+    '--version',
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help='Show the versions of vit_jax and jax, and the devices.',
+)
+def program() -> None:
+    """The Vision Transformer in JAX: train it, trust the run, use what you trained.
 
-    parser = Parser(prog='vit_jax', description=__doc__)
-    parser.add_argument('--version', action=Version, nargs=0, help='of vit_jax and jax; devices')
-    commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    commands.add_parser('train', help=str(train.__doc__).splitlines()[0])
-    for module in (predict, evaluate, plot, convert, summary, prepare, preview):
-        name, text = module.__name__.rpartition('.')[-1], module.__doc__
-        command = commands.add_parser(name, help=text, description=text)
-        module.add_options(command)
-        command.set_defaults(run=module.run)
+    vit_jax COMMAND --help explains a command.
+    """
 
-    arguments, flags = parser.parse_known_args(argv)
-    if flags and arguments.run is not preview.run:
-        parser.error(f'unrecognized arguments: {" ".join(flags)}')
-    arguments.flags = flags
+
+def main(
+    arguments: list[str] | None = None,
+    name: str = 'vit_jax',
+    command: click.Command = program,
+) -> int:
+    """Runs one command line; whatever is wrong with it ends in one line.
+
+    Args:
+      arguments: of the command; None for this process's.
+      name: of the program, for messages.
+      command: to run.
+
+    Returns:
+      The exit status; `vit_jax train --help` explains it.
+    """
+
+    def fail(reason: object, status: int) -> int:
+        print(f'{name}:', ' '.join(str(reason).split()), file=sys.stderr)
+        return status
+
     try:
-        arguments.run(arguments)
+        context = command.make_context(name, sys.argv[1:] if arguments is None else arguments)
+        with context:
+            command.invoke(context)
+    except click.exceptions.Exit as end:  # after --help
+        return end.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else name
+        return fail(f'{error.format_message()} See {path} --help.', 2)
+    except InputError as error:
+        return fail(error, 2)
     except BrokenPipeError:  # whoever reads our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (InputError, OSError) as error:
-        print('vit_jax:', ' '.join(str(error).split()), file=sys.stderr)
-        return 2
+    except (FloatingPointError, OSError) as error:
+        return fail(error, 1)
+    except signals.Interrupted as error:
+        return fail(f'{error}: the run is saved; run the same command to resume', signals.STATUS)
     except KeyboardInterrupt:
-        print('vit_jax: interrupted; run the same command again', file=sys.stderr)
-        return 130
+        return fail('interrupted; run the same command again', 130)
     return 0
 
 
-def run_and_exit() -> Never:
-    """The program `vit_jax`."""
-    if sys.argv[1:2] == ['train']:
-        train.run_and_exit(sys.argv[2:], 'vit_jax train')
-    silence_libraries()
-    sys.exit(main())
+def run_and_exit(name: str = 'vit_jax', command: str | None = None) -> Never:
+    """Runs this process's command line as its only task.
+
+    Args:
+      name: of the program, for messages.
+      command: in COMMANDS; None if the first argument names it.
+    """
+    if 'train' in (command, *sys.argv[1:2]):  # a run is saved before it ends, whoever reads along
+        output.outlive_readers()
+        signals.end_on_signals(name)
+    output.silence_libraries()
+    if instruction := os.environ.get('_VIT_JAX_COMPLETE'):  # from a shell
+        sys.exit(shell_complete(program, {}, name, '_VIT_JAX_COMPLETE', instruction))
+    status = main(None, name, find_command(command) if command else program)
+    signals.ignore()
+    sys.exit(status)
 
 
 if __name__ == '__main__':

@@ -248,7 +248,6 @@ def test_unknown_on_error_raises(folder, tmp_path):
         train(config, str(tmp_path / 'run'))
 
 
-@pytest.mark.filterwarnings('ignore:the load_module')  # ml_collections'
 def test_train_py_exits_with_one_line_and_status_2_and_resumes(folder, tmp_path, capsys):
     """The same run directory resumes with data.on_error='skip'."""
     path = folder / 'train' / 'yak' / '05.jpg'

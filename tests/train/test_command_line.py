@@ -5,7 +5,6 @@ import os
 import pty
 import struct
 import subprocess
-import sys
 import termios
 
 import processes
@@ -13,8 +12,6 @@ import pytest
 from processes import train_py
 
 import vit_jax
-
-pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # from ml_collections
 
 TINY = ['--config.num_steps=4', '--config.optim.warmup_steps=1', '--config.model.depth=1']
 
@@ -27,12 +24,15 @@ def flags(data_dir, tmp_path):
 @pytest.mark.parametrize(
     'wrong, message',
     [
-        (['--config.optim.learnin_rate=1'], 'Did you mean "learning_rate"'),
-        (['--config.optm.name=sgd'], 'Did you mean "optim"'),
-        (['--config=configs/none.py'], 'configs/none.py'),
-        (['--config.batch_size=many'], "invalid literal for int() with base 10: 'many'"),
-        (['--workdri=x'], 'Did you mean: workdir'),
-        (['digits'], 'expected only --flags, got digits'),
+        (
+            ['--config.optim.learnin_rate=1'],
+            'no such option: optim.learnin_rate; did you mean optim.learning_rate?',
+        ),
+        (['--config.optm.name=sgd'], 'did you mean optim.name?'),
+        (['--config=digits'], 'expected one config, '),
+        (['--config.batch_size=many'], "batch_size: expected a whole number, got 'many'"),
+        (['--workdri=x'], "No such option '--workdri'. Did you mean '--workdir'?"),
+        (['digits'], 'expected one config, '),
         (['--config.model.patch_size=3'], 'patch_size must divide image_size'),
         (['--config.batch_size=12'], 'multiple of the 8 devices, got 12'),
         (['--config.data.source=tfds:mnsit'], 'did you mean tfds:mnist'),
@@ -68,20 +68,17 @@ def test_wrong_input_exits_with_one_line_and_status_2(wrong, message, flags, tmp
             "config.py, line 1: ModuleNotFoundError: No module named 'nothing",
         ),
         ('x = "\xff"', 'config.py, line 1: SyntaxError'),
-        ('x = 1', 'has no attribute get_config'),
+        ('x = 1', 'config.py: expected get_config() to return a ConfigDict'),
         ('def get_config():\n  return 1 / 0', 'config.py, line 2: ZeroDivisionError'),
-        ('def get_config():\n  return 3', 'expected a ConfigDict of get_config(), got 3'),
+        ('def get_config():\n  return 3', 'expected get_config() to return a ConfigDict, got 3'),
         (
             'import vit_jax\ndef get_config():\n  c = vit_jax.default_config()\n'
             '  c.batch_size = "64"\n  return c',
-            "Could not override field 'batch_size'",
+            'config.py, line 4: batch_size: expected int, got str 64',
         ),
     ],
 )
-def test_wrong_config_files_exit_with_one_line_and_status_2(
-    content, message, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.delitem(sys.modules, 'config_config', raising=False)  # of an earlier config
+def test_wrong_config_files_exit_with_one_line_and_status_2(content, message, tmp_path, capsys):
     (tmp_path / 'config.py').write_bytes(content.encode('latin-1'))
     assert train_py(f'--config={tmp_path}/config.py', f'--workdir={tmp_path}/run') == 2
     errors = capsys.readouterr().err
@@ -121,7 +118,9 @@ def test_unknown_option_in_a_users_config_names_the_nearest(tmp_path, capsys):
     )
     assert train_py(f'--config={path}') == 2
     errors = capsys.readouterr().err
-    assert 'Did you mean "num_steps"' in errors and errors.count('\n') == 1
+    assert (
+        errors == f'train.py: {path}, line 4: no such option: num_step; did you mean num_steps?\n'
+    )
 
 
 def test_terminal_shows_a_bar_with_loss_speed_and_time_left(flags):
@@ -150,12 +149,13 @@ def test_help_and_errors_name_the_recipes(capsys):
     recipes = 'default, digits, finetune, photographs'
     assert train_py('--help') == 0
     output = capsys.readouterr().out
-    assert 'train.py CONFIG' in output and '--workdir' in output and f'({recipes})' in output
+    assert 'CONFIG' in output and '--workdir' in output
+    assert all(name in output for name in recipes.split(', '))
     assert train_py('--config.num_steps=3') == 2
     error = capsys.readouterr().err
-    assert error == f'train.py: expected a config: {recipes} or a file of your own\n'
+    assert f'expected one config, {recipes} or a file of your own; got none' in error
     assert train_py('digits', '--config.num_step=3') == 2
-    assert 'Did you mean "num_steps"' in capsys.readouterr().err
+    assert 'did you mean num_steps?' in capsys.readouterr().err
 
 
 def test_photographs_config_trains(photographs, tmp_path, capsys):

@@ -4,7 +4,7 @@ import pytest
 import vit_jax
 from vit_jax.errors import InputError
 from vit_jax.train.build import find_start
-from vit_jax.train.config import RANGES
+from vit_jax.train.checks import RANGES
 from vit_jax.train.length import count_steps
 from vit_jax.train.trainer import train
 

@@ -12,8 +12,6 @@ from vit_jax.train import build
 from vit_jax.train.trainer import train
 from vit_jax.use.preview import CELL, LINE, MARGIN, contact_sheet, describe_target, preview
 
-pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # from ml_collections
-
 MIXED = {'augment.mixup_alpha': 0.8, 'augment.cutmix_alpha': 1.0, 'augment.policy': 'randaugment'}
 
 
@@ -88,14 +86,14 @@ def test_command_writes_a_picture(data_dir, tmp_path):
     'arguments, message',
     [
         (['configs/none.py'], 'configs/none.py'),
-        (['configs/digits.py', '--config.augment.polcy=none'], 'Did you mean "policy"'),
+        (['configs/digits.py', '--config.augment.polcy=none'], 'did you mean augment.policy?'),
         (['configs/digits.py', '--config.augment.policy=all'], 'augment.policy: expected one of'),
         (
             ['configs/digits.py', '--config.augment.mix_prob=2'],
             'augment.mix_prob: expected a number in [0, 1], got 2.0',
         ),
         (['configs/digits.py', '--rows', '0'], 'expected step, rows and columns of at least 1'),
-        (['configs/digits.py', 'more'], 'expected only --flags, got more'),
+        (['configs/digits.py', 'more'], 'expected one config, '),
         (['configs/finetune.py'], 'init.weights: expected a run directory'),
     ],
 )
@@ -117,9 +115,8 @@ def test_unknown_extension_exits_with_status_2(data_dir, tmp_path, capsys):
 
 
 def test_other_commands_reject_config_flags(capsys):
-    with pytest.raises(SystemExit) as end:
-        main(['summary', 'Ti/16', '--config.seed=1'])
-    assert end.value.code == 2 and 'unrecognized arguments' in capsys.readouterr().err
+    assert main(['summary', 'Ti/16', '--config.seed=1']) == 2
+    assert "No such option '--config.seed'" in capsys.readouterr().err
 
 
 def test_preview_names_a_bad_example(digits_config, tmp_path):

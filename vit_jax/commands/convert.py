@@ -1,28 +1,36 @@
-"""Convert weights to another project's format."""
+"""vit_jax convert."""
 
-import argparse
+from typing import Any
 
-from vit_jax.commands import options
+import click
+
+from vit_jax.commands import common
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('weights', metavar='SRC', help=options.WEIGHTS)
-    parser.add_argument('to_path', metavar='DST', help='file, overwritten if it exists; new folder')
+@click.command()
+@click.argument('weights', metavar='RUN|WEIGHTS')
+@click.argument('to_path', metavar='DST')
+@click.option(
+    '--to',
+    'to_format',
+    required=True,
     # Spelled out, because importing `FORMATS` would make --help slow.
-    formats = ('google', 'timm', 'huggingface', 'seed')
-    parser.add_argument('--to', required=True, choices=formats, help="seed: vit-pytorch's")
-    options.add_overrides(parser)
+    type=click.Choice(['google', 'timm', 'huggingface', 'seed']),
+    help="Format; seed is vit-pytorch's.",
+)
+@common.overrides
+@common.help_all
+def command(weights: str, to_path: str, to_format: str, overrides: dict[str, Any]) -> None:
+    """Convert weights to another project's format.
 
-
-def run(arguments: argparse.Namespace) -> None:
-    """Writes weights in another format, with classes and preprocessing if it has room for them."""
+    They come with class names and preprocessing if the format has room for them. DST is a file,
+    overwritten if it exists, or a new folder.
+    """
     import jax
 
     from vit_jax.weights import save_weights
 
-    weights = options.read(arguments)
-    save_weights(
-        arguments.to_path, weights.model, weights.variables, arguments.to, weights.description
-    )
-    count = sum(x.size for x in jax.tree.leaves(weights.variables))
-    print(f'{arguments.to_path}: {count:,} parameters in the format {arguments.to}')
+    read = common.read(weights, overrides)
+    save_weights(to_path, read.model, read.variables, to_format, read.description)
+    count = sum(x.size for x in jax.tree.leaves(read.variables))
+    print(f'{to_path}: {count:,} parameters in the format {to_format}')

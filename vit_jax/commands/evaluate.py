@@ -1,31 +1,36 @@
-"""Compute loss and accuracy on a data set."""
+"""vit_jax evaluate."""
 
-import argparse
 import json
+from typing import Any
 
-from vit_jax.commands import options
+import click
+
+from vit_jax.commands import common
 from vit_jax.errors import InputError
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('weights', metavar='RUN|WEIGHTS', help=options.WEIGHTS)
-    parser.add_argument(
-        '--data', metavar='SOURCE', help="tfds:NAME or folder:PATH (default: the run's)"
-    )
-    parser.add_argument(
-        '--data-dir', metavar='FOLDER', help="where TFDS keeps data sets (default: the run's)"
-    )
-    parser.add_argument('--split', help="of the data (default: the run's test split)")
-    text = "what to do about an unusable example (default: the run's, or raise)"
-    parser.add_argument('--on-error', choices=('raise', 'skip'), help=text)
-    text = "of a picture; a larger one is unusable (default: the run's, or 67,108,864)"
-    parser.add_argument('--max-pixels', type=options.positive, help=text)
-    options.add_normalisation(parser)
-    options.add_overrides(parser)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Prints loss and accuracy on a split as JSON."""
+@click.command()
+@click.argument('weights', metavar=common.WEIGHTS)
+@click.option('--data', metavar='SOURCE', help="tfds:NAME or folder:PATH.  [default: the run's]")
+@click.option('--data-dir', metavar='FOLDER', help="Where TFDS keeps data.  [default: the run's]")
+@click.option('--split', help="Of the data; all: every split.  [default: the run's test split]")
+@common.on_error
+@common.max_pixels
+@common.normalisation
+@common.overrides
+@common.help_all
+def command(
+    weights: str,
+    data: str | None,
+    data_dir: str | None,
+    split: str | None,
+    on_error: str | None,
+    max_pixels: int | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    overrides: dict[str, Any],
+) -> None:
+    """Compute loss and accuracy on a data set, and print them as JSON."""
     from absl import logging
 
     from vit_jax.data.picture import MAX_PIXELS
@@ -36,19 +41,19 @@ def run(arguments: argparse.Namespace) -> None:
 
     logging.set_verbosity(logging.ERROR)  # silences TFDS's advice
     use_compilation_cache()
-    weights = options.read(arguments)
-    data = run_options(open_path(arguments.weights), 'data')
-    source = data.get('source') if arguments.data is None else arguments.data
-    split = data.get('test_split', 'test') if arguments.split is None else arguments.split
+    read = common.read(weights, overrides)
+    trained = run_options(open_path(weights), 'data')
+    source = data or trained.get('source')
     if source is None:
-        raise InputError(f'{arguments.weights} is not a run: expected --data SOURCE')
+        raise InputError(f'{weights} is not a run: expected --data SOURCE')
     metrics = evaluate_weights(
-        weights,
+        read,
         source,
-        split,
-        data_dir=arguments.data_dir or data.get('dir'),
-        on_error=arguments.on_error or data.get('on_error', 'raise'),
-        max_pixels=arguments.max_pixels or data.get('max_pixels', MAX_PIXELS),
-        **options.normalisation(arguments),
+        split or trained.get('test_split', 'test'),
+        data_dir=data_dir or trained.get('dir'),
+        on_error=on_error or trained.get('on_error', 'raise'),
+        max_pixels=max_pixels or trained.get('max_pixels', MAX_PIXELS),
+        mean=mean,
+        std=std,
     )
     print(json.dumps({'data': source, **metrics}))

@@ -1,17 +1,13 @@
-"""Draw the curves of runs: loss, accuracy, learning rate, images/s."""
+"""vit_jax plot."""
 
-import argparse
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('runs', metavar='RUN', nargs='+', help='run directories')
-    parser.add_argument(
-        '-o', '--output', metavar='FILE', required=True, help='picture file, such as curves.png'
-    )
+import click
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Writes the picture."""
+@click.command()
+@click.argument('runs', metavar='RUN...', nargs=-1, required=True)
+@click.option('-o', '--output', metavar='FILE', required=True, help='Such as curves.png.')
+def command(runs: tuple[str, ...], output: str) -> None:
+    """Draw the curves of runs: loss, accuracy, learning rate, images/s."""
     from vit_jax.use.plot import plot
 
-    plot(arguments.runs, arguments.output)
+    plot(list(runs), output)

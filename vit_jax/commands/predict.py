@@ -1,51 +1,64 @@
-"""Classify pictures."""
+"""vit_jax predict."""
 
-import argparse
 import csv
 import json
 import sys
+from typing import Any
 
-from vit_jax.commands import options
+import click
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('weights', metavar='RUN|WEIGHTS', help=options.WEIGHTS)
-    parser.add_argument('images', metavar='IMAGE', nargs='+', help='picture file')
-    parser.add_argument('--top-k', type=int, default=5, help='classes per picture (default: 5)')
-    parser.add_argument('--format', choices=('table', 'json', 'csv'), default='table')
-    text = 'of a picture; a larger one is refused (default: 67,108,864)'
-    parser.add_argument('--max-pixels', type=options.positive, help=text)
-    options.add_normalisation(parser)
-    options.add_overrides(parser)
+from vit_jax.commands import common
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Prints the most likely classes of each picture."""
+@click.command()
+@click.argument('weights', metavar=common.WEIGHTS)
+@click.argument('images', metavar='IMAGE...', nargs=-1, required=True)
+@click.option('--top-k', default=5, show_default=True, help='Classes for each picture.')
+@click.option(
+    '--format',
+    'layout',
+    type=click.Choice(['table', 'json', 'csv']),
+    default='table',
+    show_default=True,
+    help='How to print them.',
+)
+@common.max_pixels
+@common.normalisation
+@common.overrides
+@common.help_all
+def command(
+    weights: str,
+    images: tuple[str, ...],
+    top_k: int,
+    layout: str,
+    max_pixels: int | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    overrides: dict[str, Any],
+) -> None:
+    """Classify pictures."""
     from vit_jax.data.picture import MAX_PIXELS
     from vit_jax.run.compilation_cache import use_compilation_cache
     from vit_jax.use.predict import Predictor
 
     use_compilation_cache()
     predictor = Predictor(
-        arguments.weights,
-        max_pixels=arguments.max_pixels or MAX_PIXELS,
-        **options.normalisation(arguments),
-        **options.reading(arguments),
+        weights, max_pixels=max_pixels or MAX_PIXELS, mean=mean, std=std, **overrides
     )
-    options.print_notes(arguments, predictor.notes)
-    results = predictor.top_k(arguments.images, arguments.top_k)
+    common.print_notes(weights, predictor.notes)
+    results = predictor.top_k(images, top_k)
     rows = [
         {'image': image, 'class': name, 'probability': probability}
-        for image, classes in zip(arguments.images, results, strict=True)
+        for image, classes in zip(images, results, strict=True)
         for name, probability in classes
     ]
-    if arguments.format == 'json':
+    if layout == 'json':
         print(json.dumps(rows, indent=2))
-    elif arguments.format == 'csv':
+    elif layout == 'csv':
         writer = csv.DictWriter(sys.stdout, fieldnames=['image', 'class', 'probability'])
         writer.writeheader()
         writer.writerows(rows)
     else:
-        options.print_table(
+        common.print_table(
             [(row['image'], row['class'], f'{row["probability"]:.2%}') for row in rows]
         )

@@ -1,20 +1,18 @@
-"""Download a data set, or convert it to the format that is read in random order."""
+"""vit_jax prepare."""
 
-import argparse
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('source', metavar='SOURCE', help='tfds:NAME')
-    parser.add_argument('--data-dir', metavar='FOLDER', help='where TFDS keeps data sets')
-    parser.add_argument('--manual-dir', metavar='FOLDER', help='files downloaded by hand')
+import click
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Prepares a data set once, and prints where it is."""
+@click.command()
+@click.argument('source', metavar='tfds:NAME')
+@click.option('--data-dir', metavar='FOLDER', help='Where TFDS keeps data sets.')
+@click.option('--manual-dir', metavar='FOLDER', help='Files that you have downloaded by hand.')
+def command(source: str, data_dir: str | None, manual_dir: str | None) -> None:
+    """Download a data set, or convert it to the format that is read in random order."""
     from absl import logging
 
     from vit_jax.data.sources import open_source
 
     logging.set_verbosity(logging.ERROR)  # silences TFDS's advice
-    source = open_source(arguments.source, arguments.data_dir)
-    print(f'{source.name}: {source.prepare(arguments.manual_dir)}')
+    opened = open_source(source, data_dir)
+    print(f'{opened.name}: {opened.prepare(manual_dir)}')

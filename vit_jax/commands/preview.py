@@ -1,42 +1,34 @@
-"""Draw what the network sees in training."""
+"""vit_jax preview."""
 
-import argparse
+import click
 
+from vit_jax.commands.config import SETTINGS, config, read_config
 from vit_jax.errors import InputError
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        'config',
-        metavar='CONFIG',
-        help='recipe or config file; --config.KEY=VALUE may follow, as for train',
-    )
-    parser.add_argument(
-        '-o', '--output', metavar='FILE', required=True, help='picture file, such as preview.png'
-    )
-    parser.add_argument('--step', type=int, default=1, help='whose batch to show (default: 1)')
-    parser.add_argument('--rows', type=int, default=4, help='of pictures (default: 4)')
-    parser.add_argument('--columns', type=int, default=8, help='of pictures (default: 8)')
+@click.command(context_settings=SETTINGS)
+@config
+@click.option('-o', '--output', metavar='FILE', required=True, help='Such as preview.png.')
+@click.option('--step', default=1, show_default=True, help='The step whose batch to show.')
+@click.option('--rows', default=4, show_default=True, help='Rows of pictures.')
+@click.option('--columns', default=8, show_default=True, help='Columns of pictures.')
+def command(arguments: tuple[str, ...], output: str, step: int, rows: int, columns: int) -> None:
+    """Draw what the network sees in training.
 
+    CONFIG and its options are those of `vit_jax train`.
+    """
+    _, options = read_config(arguments)
+    from absl import logging
 
-def run(arguments: argparse.Namespace) -> None:
-    """Writes a contact sheet of a training batch."""
-    from absl import flags, logging
-    from ml_collections import config_flags
-
-    from vit_jax.train.config import check_config, find_config, parse_flags
+    from vit_jax.train.checks import check_config
     from vit_jax.use.preview import preview
 
     logging.set_verbosity(logging.ERROR)
-    values = flags.FlagValues()
-    argv = ['preview', *find_config([arguments.config]), *arguments.flags]
-    config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
-    parse_flags(values, argv)
-    check_config(values.config)
-    sheet = preview(values.config, arguments.step, arguments.rows, arguments.columns)
+    check_config(options)
+    sheet = preview(options, step, rows, columns)
     try:
-        sheet.save(arguments.output)
+        sheet.save(output)
     except (ValueError, KeyError):  # from Pillow, for an extension that it cannot write
         raise InputError(
-            f'--output: expected a picture file such as preview.png, got {arguments.output}'
+            f'--output: expected a picture file such as preview.png, got {output}'
         ) from None

@@ -1,24 +1,30 @@
-"""Show a model's arguments, parameters, FLOPs and memory."""
+"""vit_jax summary."""
 
-import argparse
 import math
+from typing import Any
 
-from vit_jax.commands import options
+import click
+
+from vit_jax.commands import common
 from vit_jax.model.arguments import argument_names
 from vit_jax.model.vit import ViT
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        'weights', metavar='VARIANT|RUN|WEIGHTS', help=f'such as B/16, or a {options.WEIGHTS}'
-    )
-    text = 'show the memory of training on this many images'
-    parser.add_argument('--batch-size', type=options.positive, help=text)
-    options.add_overrides(parser)
+@click.command()
+@click.argument('weights', metavar='VARIANT|RUN|WEIGHTS')
+@click.option(
+    '--batch-size',
+    type=common.POSITIVE,
+    metavar='NUMBER',
+    help='Show the memory of training on so many images.',
+)
+@common.overrides
+@common.help_all
+def command(weights: str, batch_size: int | None, overrides: dict[str, Any]) -> None:
+    """Show a model's arguments, parameters, FLOPs and memory.
 
-
-def run(arguments: argparse.Namespace) -> None:
-    """Prints the arguments, a table of parameters, and what the model costs."""
+    VARIANT is a published one such as B/16.
+    """
     import jax
 
     from vit_jax.model.arguments import EXECUTION
@@ -29,24 +35,25 @@ def run(arguments: argparse.Namespace) -> None:
     from vit_jax.run.storage import open_path
     from vit_jax.train.memory import training_memory
 
-    if (path := open_path(arguments.weights)).exists():
-        weights = options.read(arguments)
-        class_names = weights.description['class_names']
+    arguments = {name: x for name, x in overrides.items() if name in argument_names(ViT)}
+    if (path := open_path(weights)).exists():
+        read = common.read(weights, overrides)
+        class_names = read.description['class_names']
         # A run says how it trained; weights alone do not depend on it.
         trained = run_options(path, 'model')
         execution = {name: trained[name] for name in EXECUTION if trained.get(name) is not None}
-        model = weights.model.clone(**execution | options.overrides(arguments))
+        model = read.model.clone(**execution | arguments)
     else:
-        model = create_model(arguments.weights, **options.overrides(arguments))
+        model = create_model(weights, **arguments)
         class_names = None
-    options.print_table([(name, str(getattr(model, name))) for name in argument_names(ViT)])
+    common.print_table([(name, str(getattr(model, name))) for name in argument_names(ViT)])
     if class_names:
         print(f'classes: {", ".join(class_names)}')
     print(f'one image: {flops_per_image(model) / 1e9:,.3f} GFLOP in matrix products')
-    if arguments.batch_size:
-        state, step = training_memory(model, arguments.batch_size)
+    if batch_size:
+        state, step = training_memory(model, batch_size)
         print(
-            f'training on {arguments.batch_size} images with AdamW, as XLA plans it for '
+            f'training on {batch_size} images with AdamW, as XLA plans it for '
             f'{jax.devices()[0].device_kind}: {(state + step) / 2**30:,.2f} GiB, of which '
             f'{state / 2**30:,.2f} parameters and moments, {step / 2**30:,.2f} the step'
         )
@@ -54,4 +61,4 @@ def run(arguments: argparse.Namespace) -> None:
     rows = [(n, ' x '.join(map(str, s)), f'{math.prod(s):,}') for n, s in shapes.items()]
     total = sum(map(math.prod, shapes.values()))
     print()
-    options.print_table([*rows, ('all parameters', '', f'{total:,}')])
+    common.print_table([*rows, ('all parameters', '', f'{total:,}')])

@@ -125,11 +125,12 @@ class ViT(Extras, nn.Module, kw_only=True):
       num_classes: number of logits.
       dim: features of a token.
       depth: number of layers.
-      heads: attention heads, of `dim_head` features each.
+      heads: attention heads.
       mlp_dim: hidden features of the feed-forward blocks.
       pool: what the classifier reads: 'cls', the cls token; 'mean', the mean of all tokens; 'gap',
         the mean of the patches only; 'map', attention over the patches.
       channels: colour channels of the input.
+      dim_head: features of an attention head.
       dropout: rate in the attention outputs and the feed-forward blocks, [0, 1).
       emb_dropout: rate after the position embedding, [0, 1).
       **extras: see `vit_jax.model.extras.Extras`.

@@ -1,159 +1,192 @@
-"""The config: its defaults, its command line, and the checks before anything is built.
+"""The config: a recipe or a file, and the options that override it."""
 
-Options that are not plain numbers are checked where they are used.
-"""
-
+import ast
+import difflib
+import os
+import re
 import runpy
 import site
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_collections
-from absl import flags
-from flax.traverse_util import flatten_dict
-from ml_collections import config_flags
 
-from vit_jax.augment.augment import check_augmentation
 from vit_jax.errors import InputError
-
-# The numbers that an option may be, as an interval.
-RANGES = {
-    'seed': '[0, 4294967296)',
-    'num_steps': '[1, 2147483648)',  # int32 on the devices
-    'num_epochs': '[0, inf)',
-    'batch_size': '[1, 2147483648)',
-    'log_every_steps': '[0, inf)',
-    'eval_every_steps': '[0, inf)',
-    'checkpoint_every_steps': '[0, inf)',
-    'checkpoint_every_minutes': '[0, inf)',
-    'max_loss': '(0, inf)',
-    'optim.learning_rate': '[0, 3e38)',  # float32
-    'optim.warmup_steps': '[0, inf)',
-    'optim.weight_decay': '[0, 3e38)',
-    'optim.b1': '[0, 1)',
-    'optim.b2': '[0, 1)',
-    'optim.clip_norm': '[0, 3e38)',
-    'optim.layer_decay': '[0, 1]',
-    'data.memory_gib': '[0, inf)',
-    'data.max_pixels': '[1, 2147483648)',
-    'data.repeats': '[1, 2147483648)',
-    'augment.random_resized_crop': '[0, 1)',
-    'augment.pad_and_crop': '[0, 65536)',
-    'augment.num_ops': '[0, 101)',
-    'augment.magnitude': '[0, 10]',
-    'augment.erasing_prob': '[0, 1]',
-    'augment.mixup_alpha': '[0, 1e6)',
-    'augment.cutmix_alpha': '[0, 1e6)',
-    'augment.mix_prob': '[0, 1]',
-    'augment.mix_switch_prob': '[0, 1]',
-    'augment.label_smoothing': '[0, 1)',
-}
-
-# May be None: then the weights that a run starts from bring them.
-FROM_WEIGHTS = ('data.image_size', 'data.crop_fraction', 'data.mean', 'data.std')
 
 
 def default_config() -> ml_collections.ConfigDict:
     """A config with every option at its default, see `configs/default.py`."""
-    return runpy.run_path(str(_recipes() / 'default.py'))['get_config']()
+    return runpy.run_path(str(recipe_folder() / 'default.py'))['get_config']()
+
+
+def load_config(
+    config: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
+) -> ml_collections.ConfigDict:
+    """Loads a config and overrides some of its options.
+
+    Args:
+      config: a file with a function `get_config()`, or the name of a recipe if there is no such
+        file.
+      overrides: option → value, such as {'optim.learning_rate': 1e-3}. A string is read as the
+        command line would read it.
+
+    Raises:
+      InputError: if there is no such config, it cannot be executed, or an option is wrong.
+    """
+    path = find_config(config)
+    try:
+        program = runpy.run_path(str(path))
+        loaded = program['get_config']() if 'get_config' in program else 'no such function'
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # a config is a program, and may have any
+        raise InputError(f'{_where(error, path)}: {_reason(error)}') from None
+    if not isinstance(loaded, ml_collections.ConfigDict):
+        raise InputError(f'{path}: expected get_config() to return a ConfigDict, got {loaded!r}')
+    for name, value in (overrides or {}).items():
+        _override(loaded, name, value)
+    return loaded
+
+
+def find_config(config: str | os.PathLike[str]) -> Path:
+    """The file of a config, see `load_config`."""
+    if (path := Path(config)).is_file():
+        return path
+    recipes = list_recipes()
+    if str(config) in recipes:
+        return recipe_folder() / f'{config}.py'
+    raise InputError(
+        f'no config {str(config)!r}: expected a file or a recipe, one of {", ".join(recipes)}'
+        f'{did_you_mean(path.stem, recipes)}'
+    )
 
 
 def list_recipes() -> list[str]:
     """The names of the configs that come with the package."""
-    return sorted(path.stem for path in _recipes().glob('[!_]*.py'))
+    return sorted(path.stem for path in recipe_folder().glob('[!_]*.py'))
 
 
-def find_config(arguments: Sequence[str]) -> list[str]:
-    """A command line `CONFIG …` or `… --config=CONFIG …` as `--config=FILE …`.
-
-    CONFIG is a file, or the name of a recipe where no file has that name.
-    """
-    found = list(arguments)
-    if found and not found[0].startswith('-'):
-        found[0] = f'--config={found[0]}'
-    for name in list_recipes():
-        if not Path(name).exists():
-            file = f'--config={_recipes() / name}.py'
-            found = [file if argument == f'--config={name}' else argument for argument in found]
-    return found
-
-
-def _recipes() -> Path:
+def recipe_folder() -> Path:
     """The folder configs: beside the package in a clone, inside it in a wheel."""
     package = Path(__file__).parents[1]
     folders = (folder / 'configs' for folder in (package, package.parent))
     return next(folder for folder in folders if (folder / 'default.py').is_file())
 
 
-def parse_flags(values: flags.FlagValues, argv: list[str]) -> Path:
-    """Parses a command line with ml_collections' flag `--config=FILE`.
+def list_options() -> dict[str, type]:
+    """The type of each option, by its full name; `object` for a size, an int or a pair."""
 
-    Args:
-      values: the flags to set, with one named 'config'.
-      argv: the program, then its arguments.
+    def types(section: ml_collections.ConfigDict, prefix: str) -> dict[str, type]:
+        found: dict[str, type] = {}
+        for key in section:
+            if section.get_type(key) is ml_collections.ConfigDict:
+                found |= types(section[key], f'{prefix}{key}.')
+            else:
+                found[prefix + key] = section.get_type(key)
+        return found
 
-    Returns:
-      The path of the config file.
+    return types(default_config(), '')
+
+
+def no_such_option(name: str) -> InputError:
+    """The error for an option that does not exist; it names the nearest one that does."""
+    known = list_options()
+    if inside := [option for option in known if option.startswith(f'{name}.')]:
+        return InputError(f'{name} is a section: expected one of its options, such as {inside[0]}')
+    return InputError(
+        f'no such option: {name}{did_you_mean(name, known) or "; `vit_jax options` lists them all"}'
+    )
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """'; did you mean …?' with the nearest of some dotted names; '' if none is near.
+
+    `learning_rate` is near `optim.learning_rate`: sections count less than the last part.
+    """
+    names = list(names)
+    last = {option.rpartition('.')[-1]: option for option in reversed(names)}
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
+    near += [last[x] for x in difflib.get_close_matches(name.rpartition('.')[-1], last, n=1)]
+    return f'; did you mean {near[0]}?' if near else ''
+
+
+def _override(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
+    """Sets an option of a config in place."""
+    *path, last = name.split('.')
+    try:
+        section = config
+        for part in path:
+            section = section[part]
+        current = section[last]
+    except (KeyError, TypeError, ValueError):
+        raise no_such_option(name) from None
+    if isinstance(current, ml_collections.ConfigDict):
+        raise no_such_option(name)
+    kind = list_options().get(name, type(current))
+    try:
+        section[last] = _parse(value, kind, current is None) if isinstance(value, str) else value
+    except (TypeError, ValueError):
+        raise InputError(f'{name}: expected {NOUNS[kind]}, got {value!r}') from None
+
+
+NOUNS: dict[type, str] = {
+    int: 'a whole number',
+    float: 'a number',
+    bool: 'True or False',
+    str: 'text',
+    tuple: 'values such as (0.5, 0.5, 0.5)',
+    object: 'a number or a pair such as (224, 160)',
+}
+
+
+def _parse(text: str, kind: type, may_be_unset: bool) -> Any:
+    """An option's value as it is written on a command line.
 
     Raises:
-      InputError: in one line, if anything in it is wrong.
+      ValueError: if it is not of this kind.
     """
+    if text == 'None' and may_be_unset:
+        return None
+    if kind is str:
+        return text
+    if kind is bool:
+        return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
+    if kind is int:
+        if (number := float(text.replace('_', ''))).is_integer() and abs(number) < 2**53:
+            return int(number)
+        raise ValueError
+    if kind is float:
+        return float(text)
     try:
-        extra = values(argv)[1:]
-        config_file = Path(config_flags.get_config_filename(values['config']))
-        if not config_file.is_file():
-            recipes = ', '.join(list_recipes())
-            raise FileNotFoundError(f'no such file: {config_file}; recipes: {recipes}')
-    except OSError as error:  # the last line of ml_collections' message names the file
-        reason = str(error).splitlines()[-1]
-        raise InputError(f'--config: expected a config file, but: {reason}') from None
-    except (AttributeError, KeyError) as error:  # the message has the nearest name
-        message = str(error.args[0]).replace('\\n', ' ').replace('\n', '; ')
-        message = message.translate({ord(c): None for c in "\\'"})
-        raise InputError(f'no such option: {message}') from None
-    except flags.Error as error:  # of a config's own TypeError, the last line of a traceback
-        lines = str(error).splitlines()
-        raise InputError(lines[0] if len(lines) == 1 else f'--config: {lines[-1]}') from None
-    except Exception as error:  # a config is a program, and may have any
-        raise InputError(f'--config: {_where(error)}{type(error).__name__}: {error}') from None
-    if not isinstance(config := values['config'].value, ml_collections.ConfigDict):
-        raise InputError(f'--config: expected a ConfigDict of get_config(), got {config!r}')
-    if extra:
-        raise InputError(f'expected only --flags, got {" ".join(extra)}')
-    return config_file
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        value = tuple(text.split(','))  # such as patterns
+    if kind is tuple and not isinstance(value, tuple):
+        value = tuple(value) if isinstance(value, list) else (value,)
+    return value
 
 
-def _where(error: Exception) -> str:
-    """File and line of an error in a config; '' if it is not in one."""
+def _where(error: BaseException, config: Path) -> str:
+    """File and line of an error in a config."""
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
-        frames.append((error.filename or '', error.lineno))
-    installed = str(Path(traceback.__file__).parent), *site.getsitepackages()
+        frames.append((error.filename or str(config), error.lineno))
+    installed = str(Path(traceback.__file__).parent), *site.getsitepackages(), __file__
     own = [(file, line) for file, line in frames if not file.startswith((*installed, '<'))]
-    file, line = own[-1] if own else ('', None)
-    return f'{file}, line {line}: ' if file and file != __file__ else ''
+    return '{}, line {}'.format(*own[-1]) if own else str(config)
 
 
-def check_config(config: Any) -> None:
-    """Validates the numbers of a config, and its augmentation.
-
-    Raises:
-      InputError: if an option is missing, out of its range, not a number or an unknown choice.
-    """
-    values = flatten_dict(config.to_dict(), sep='.')
-    for name, default in flatten_dict(default_config().to_dict(), sep='.').items():
-        if values.get(name) is None and default is not None and name not in FROM_WEIGHTS:
-            raise InputError(f'{name}: expected a value, such as {default!r}, got None')
-    for name, interval in RANGES.items():
-        if (value := values[name]) is not None and not _contains(interval, value):
-            raise InputError(f'{name}: expected a number in {interval}, got {value!r}')
-    check_augmentation(config.augment.policy, config.augment.color_jitter)
-
-
-def _contains(interval: str, value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    low, high = (float(end) for end in interval[1:-1].split(', '))
-    return low <= value < high or (interval.endswith(']') and value == high)
+def _reason(error: BaseException) -> str:
+    """What is wrong with a config, with the nearest name for an option that does not exist."""
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    cause = error.args[0] if error.args and isinstance(error.args[0], KeyError) else error
+    text = str(cause.args[0] if cause.args else '')
+    if Path(last).name == 'config_dict.py':  # of ml_collections, whose messages are long
+        if isinstance(cause, KeyError) and (found := re.match(r'(?:Key )?["\']+([\w.]+)', text)):
+            return str(no_such_option(found[1]))
+        wrong = r"field '(\w+)'.*\. (.*) is of original type <class '(\w+)'>.* <class '(\w+)'>"
+        if found := re.search(wrong, text):
+            return '{0}: expected {3}, got {2} {1}'.format(*found.groups())
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__

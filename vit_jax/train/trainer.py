@@ -25,7 +25,7 @@ from vit_jax.train.build import (
     open_splits,
     train_order,
 )
-from vit_jax.train.config import check_config
+from vit_jax.train.checks import check_config
 from vit_jax.train.due import Due
 from vit_jax.train.evaluate import evaluate
 from vit_jax.train.length import count_steps, run_summary

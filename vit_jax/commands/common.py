@@ -1,0 +1,160 @@
+"""Options that several commands share, as decorators of a command's function."""
+
+import functools
+import re
+import typing
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vit_jax.model.arguments import CHOICES, argument_names
+from vit_jax.model.extras import Extras
+from vit_jax.model.vit import ViT
+
+if TYPE_CHECKING:
+    from vit_jax.weights.reading import Weights
+
+WEIGHTS = 'RUN|WEIGHTS'  # a run directory, a weight file or a Hugging Face folder
+
+Function = Callable[..., Any]
+
+
+class Size(click.ParamType):
+    """Pixels, as '384' or 'HEIGHTxWIDTH'."""
+
+    name = 'size'
+
+    def convert(self, value: Any, param: Any, context: Any) -> Any:
+        try:
+            sides = tuple(int(side) for side in value.split('x'))
+        except ValueError:
+            sides = ()
+        if not 1 <= len(sides) <= 2:
+            self.fail(f'expected a number or HEIGHTxWIDTH, got {value!r}', param, context)
+        return sides if len(sides) > 1 else sides[0]
+
+
+class Numbers(click.ParamType):
+    """Numbers, as '0.5' or '0.485,0.456,0.406'."""
+
+    name = 'numbers'
+
+    def convert(self, value: Any, param: Any, context: Any) -> Any:
+        try:
+            return tuple(float(number) for number in value.split(','))
+        except ValueError:
+            self.fail(f'expected numbers such as 0.5,0.5,0.5, got {value!r}', param, context)
+
+
+POSITIVE = click.IntRange(1, 2**31 - 1)
+on_error = click.option(
+    '--on-error',
+    type=click.Choice(['raise', 'skip']),
+    help='What to do about a picture that cannot be read: end there, or leave it out.',
+)
+max_pixels = click.option(
+    '--max-pixels',
+    type=POSITIVE,
+    metavar='NUMBER',
+    help='Refuse larger pictures.  [default: 67,108,864]',
+)
+
+
+def normalisation(function: Function) -> Function:
+    """Adds --mean and --std, which a weight file may lack."""
+    for name in ('std', 'mean'):
+        text = (
+            f'{name} of the pixels in [0, 1], one for all channels or one for each, as 0.5,0.5,0.5.'
+        )
+        option = click.option(f'--{name}', type=Numbers(), help=text.capitalize(), hidden=True)
+        function = option(function)
+    return function
+
+
+def overrides(function: Function) -> Function:
+    """Adds --step, and hidden options for how weights are read and for each argument of the ViT.
+
+    The function gets those that were given as one dict, `overrides`: keyword arguments of
+    `vit_jax.weights.reading.read_weights`.
+    """
+    types = typing.get_type_hints(ViT)
+    known: dict[Any, Any] = {int | tuple[int, int]: Size(), float | None: float}
+    texts = _explanations(ViT) | _explanations(Extras)
+    options: dict[str, dict[str, Any]] = {
+        'step': dict(
+            default='newest', show_default=True, help='Of a run: newest, best or a number.'
+        ),
+        'resize': dict(
+            type=click.Choice(['bilinear', 'bicubic']),
+            help='How to resize position embeddings.  [default: bilinear]',
+        ),
+        'grid': dict(type=Size(), help='Rows x columns of position embeddings, if not square.'),
+    }
+    for name in argument_names(ViT):
+        options[name] = {'help': texts[name], 'type': known.get(types[name], types[name])}
+        if name in CHOICES:
+            options[name]['type'] = click.Choice(CHOICES[name])
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        given = {name: values.pop(name) for name in options}
+        given = {name: value for name, value in given.items() if value is not None}
+        return function(overrides=given, **values)
+
+    for name, option in reversed(options.items()):
+        flag = f'--{name.replace("_", "-")}'
+        if option.get('type') is bool:
+            flag += f'/--no-{flag[2:]}'
+        command = click.option(
+            flag, name, default=option.pop('default', None), hidden=name != 'step', **option
+        )(command)
+    return command
+
+
+def _explanations(documented: type) -> dict[str, str]:
+    """What the docstring of a class says of each of its arguments."""
+    arguments = str(documented.__doc__).partition('Args:')[2].partition('\n\n')[0]
+    found = re.findall(r'^ {6}(\w+): (.*(?:\n {8}.*)*)', arguments, re.MULTILINE)
+    return {name: text[0].upper() + ' '.join(text.split())[1:] for name, text in found}
+
+
+def help_all(function: Function) -> Function:
+    """Adds --help-all, which shows the hidden options too."""
+
+    def show(context: click.Context, _: Any, wanted: bool) -> None:
+        if wanted:
+            for parameter in context.command.params:
+                if isinstance(parameter, click.Option):
+                    parameter.hidden = False
+            click.echo(context.get_help())
+            context.exit()
+
+    text = 'Show all options: what a weight file lacks, or what to override.'
+    option = click.option(
+        '--help-all', is_flag=True, is_eager=True, expose_value=False, callback=show, help=text
+    )
+    return option(function)
+
+
+def read(weights: str, overrides: dict[str, Any]) -> 'Weights':
+    """Reads the weights that a command was given and prints the notes on them."""
+    from vit_jax.weights.reading import read_weights
+
+    read = read_weights(weights, **overrides)
+    print_notes(weights, read.notes)
+    return read
+
+
+def print_notes(weights: str, notes: list[str]) -> None:
+    """Prints notes on weights to standard error."""
+    for note in notes:
+        click.echo(f'{weights}: {note}', err=True)
+
+
+def print_table(rows: list[tuple[str, ...]]) -> None:
+    """Prints columns as wide as their widest cell; the last one is right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for *first, last in rows:
+        cells = [cell.ljust(width) for cell, width in zip(first, widths, strict=False)]
+        print('  '.join([*cells, last.rjust(widths[-1])]))

@@ -1,0 +1,85 @@
+"""The checks of a config before anything is built.
+
+Options that are neither numbers nor of the augmentation are checked where they are used.
+"""
+
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from vit_jax.augment.augment import check_augmentation
+from vit_jax.errors import InputError
+from vit_jax.train.config import NOUNS, default_config, list_options, no_such_option
+
+# The numbers that an option may be, as an interval.
+RANGES = {
+    'seed': '[0, 4294967296)',
+    'num_steps': '[1, 2147483648)',  # int32 on the devices
+    'num_epochs': '[0, inf)',
+    'batch_size': '[1, 2147483648)',
+    'log_every_steps': '[0, inf)',
+    'eval_every_steps': '[0, inf)',
+    'checkpoint_every_steps': '[0, inf)',
+    'checkpoint_every_minutes': '[0, inf)',
+    'max_loss': '(0, inf)',
+    'optim.learning_rate': '[0, 3e38)',  # float32
+    'optim.warmup_steps': '[0, inf)',
+    'optim.weight_decay': '[0, 3e38)',
+    'optim.b1': '[0, 1)',
+    'optim.b2': '[0, 1)',
+    'optim.clip_norm': '[0, 3e38)',
+    'optim.layer_decay': '[0, 1]',
+    'data.memory_gib': '[0, inf)',
+    'data.max_pixels': '[1, 2147483648)',
+    'data.repeats': '[1, 2147483648)',
+    'augment.random_resized_crop': '[0, 1)',
+    'augment.pad_and_crop': '[0, 65536)',
+    'augment.num_ops': '[0, 101)',
+    'augment.magnitude': '[0, 10]',
+    'augment.erasing_prob': '[0, 1]',
+    'augment.mixup_alpha': '[0, 1e6)',
+    'augment.cutmix_alpha': '[0, 1e6)',
+    'augment.mix_prob': '[0, 1]',
+    'augment.mix_switch_prob': '[0, 1]',
+    'augment.label_smoothing': '[0, 1)',
+}
+
+# May be None: then the weights that a run starts from bring them.
+FROM_WEIGHTS = ('data.image_size', 'data.crop_fraction', 'data.mean', 'data.std')
+
+
+def check_config(config: Any) -> None:
+    """Validates the options of a config: none is missing or unknown, and each has its type.
+
+    Raises:
+      InputError: in one line that names the option.
+    """
+    values = flatten_dict(config.to_dict(), sep='.')
+    kinds = list_options()
+    if unknown := [name for name in values if name not in kinds]:
+        raise no_such_option(unknown[0])
+    for name, default in flatten_dict(default_config().to_dict(), sep='.').items():
+        if name not in values:
+            raise InputError(f'{name}: missing; expected a config made by vit_jax.default_config()')
+        value, interval = values[name], RANGES.get(name)
+        if value is None:
+            if default is not None and name not in FROM_WEIGHTS:
+                raise InputError(f'{name}: expected a value, such as {default!r}, got None')
+        elif interval and not _contains(interval, value):
+            raise InputError(f'{name}: expected a number in {interval}, got {value!r}')
+        elif not _has_type(value, kinds[name]):
+            raise InputError(f'{name}: expected {NOUNS[kinds[name]]}, got {value!r}')
+    check_augmentation(config.augment.policy, config.augment.color_jitter)
+
+
+def _has_type(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) and kind in (int, float):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _contains(interval: str, value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    low, high = (float(end) for end in interval[1:-1].split(', '))
+    return low <= value < high or (interval.endswith(']') and value == high)
