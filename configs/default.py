@@ -16,9 +16,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_epochs = 100.0  # passes over the training split
     config.batch_size = 128  # examples per step over all devices, in evaluation too
 
-    config.log_every_steps = 100  # training metrics; 0: only at the end
-    config.eval_every_steps = 1000  # the whole test split; 0: only at checkpoints and the end
-    config.checkpoint_every_steps = 1000  # also evaluates, to know the best; 0: only at the end
+    # Durations are in steps or in epochs; steps win if both are set. If neither is, these periods
+    # and the warm-up are a twentieth of the run each. 0: only at the end.
+    config.log_every_steps = config_dict.placeholder(int)  # training metrics; None: at most 100
+    config.eval_every_steps = config_dict.placeholder(int)  # the whole test split
+    config.eval_every_epochs = config_dict.placeholder(float)
+    # Saves the run. It also evaluates, to know the best checkpoint.
+    config.checkpoint_every_steps = config_dict.placeholder(int)
+    config.checkpoint_every_epochs = config_dict.placeholder(float)
     # Without evaluating, so that a killed run loses no more than this; 0: never.
     config.checkpoint_every_minutes = 10.0
     # A larger loss stops the run, like one that is not finite; guessing has the loss ln(classes).
@@ -113,7 +118,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim = ml_collections.ConfigDict()
     config.optim.name = 'adamw'  # 'adamw' or 'sgd'
     config.optim.learning_rate = 1e-3  # the peak
-    config.optim.warmup_steps = 1000  # linear from 0; a cosine to 0 follows
+    # Linear from 0; a cosine to 0 follows.
+    config.optim.warmup_steps = config_dict.placeholder(int)
+    config.optim.warmup_epochs = config_dict.placeholder(float)
     config.optim.weight_decay = 0.05  # multiplied by the learning rate; kernels only
     config.optim.b1 = 0.9  # decay of the first moment; sgd's momentum
     config.optim.b2 = 0.999  # decay of the second moment

@@ -1,9 +1,10 @@
 """Fine-tune pretrained weights on new classes.
 
 Source: the fine-tuning of "An image is worth 16x16 words" (https://arxiv.org/abs/2010.11929,
-table 4): SGD with momentum 0.9, a new head of zeros, no weight decay, cosine schedule, gradients
-clipped to 1. The learning rate of 0.03 is theirs for CIFAR (512 examples per step, 10,000 steps).
-Command: python train.py --config=configs/finetune.py --workdir=runs/finetuned
+table 4): SGD with momentum 0.9, a new head of zeros, no weight decay, warm-up over a twentieth of
+the steps, cosine schedule, gradients clipped to 1, a learning rate of 0.03. Their batches are of
+512 examples; smaller ones suit smaller data sets.
+Command: vit_jax train finetune --workdir=runs/finetuned
   --config.init.weights=runs/pretrained --config.data.source=tfds:cifar10
 A file without its number of heads needs --config.model.heads=…, one without its normalisation
 --config.data.mean=… --config.data.std=….
@@ -19,8 +20,7 @@ import vit_jax
 def get_config() -> ml_collections.ConfigDict:
     config = vit_jax.default_config()
 
-    config.num_steps = 10_000
-    config.batch_size = 512
+    config.num_epochs = 20.0
 
     with config.unlocked():  # None: whatever the weights have
         config.data.image_size = config_dict.placeholder(object)  # another one resizes embeddings
@@ -30,7 +30,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.optim.name = 'sgd'  # or 'adamw', with about 1e-4 and layer_decay=0.75
     config.optim.learning_rate = 0.03
-    config.optim.warmup_steps = 500
     config.optim.weight_decay = 0.0
 
     config.augment.label_smoothing = 0.0

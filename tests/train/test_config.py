@@ -5,18 +5,50 @@ import vit_jax
 from vit_jax.errors import InputError
 from vit_jax.train.build import find_start
 from vit_jax.train.checks import RANGES
-from vit_jax.train.length import count_steps
+from vit_jax.train.config import list_recipes
+from vit_jax.train.length import Length, run_length
 from vit_jax.train.trainer import train
 
 
 def test_num_steps_overrides_num_epochs(digits_config):
-    assert count_steps(digits_config, 1437) == 6
+    assert run_length(digits_config, 1437).num_steps == 6
     digits_config.num_steps = None
     digits_config.num_epochs = 2.5
-    assert count_steps(digits_config, 100) == 16  # 2.5 * 100 / 16, rounded up
+    assert run_length(digits_config, 100).num_steps == 16  # 2.5 * 100 / 16, rounded up
     digits_config.num_epochs = 0.0
     with pytest.raises(InputError, match='expected from 1 to 2,147,483,647 steps, got 0'):
-        count_steps(digits_config, 100)
+        run_length(digits_config, 100)
+
+
+@pytest.mark.parametrize('num_examples', [1, 40, 1071, 50_000])
+def test_every_recipe_fits_data_of_any_size(num_examples):
+    for name in list_recipes():
+        config = vit_jax.load_config(name, {'optim.warmup_steps': None, 'num_steps': None})
+        length = run_length(config, num_examples)
+        assert length.num_steps == max(1, -(-config.num_epochs * num_examples // config.batch_size))
+        assert length.warmup == length.num_steps // 20
+        assert length.log_every == min(100, length.num_steps // 20)
+
+
+def test_durations_are_given_in_steps_or_epochs():
+    """Here an epoch has 25 steps."""
+    config = vit_jax.default_config()
+    config.batch_size, config.num_epochs, num_examples = 40, 10.0, 1000
+    assert run_length(config, num_examples) == Length(250, 12, 12, 12, 12)
+    config.optim.warmup_epochs, config.eval_every_epochs = 2.0, 0.5
+    config.checkpoint_every_epochs = 4.0
+    length = run_length(config, num_examples)
+    assert length == Length(250, 50, 12, 13, 100)
+    assert [step for step in range(1, 251) if length.saves_at(step)] == [100, 200, 250]
+    assert {13, 26, 100, 247, 250} <= {step for step in range(1, 251) if length.tests_at(step)}
+    config.optim.warmup_steps = config.eval_every_steps = config.checkpoint_every_steps = 0
+    config.log_every_steps = 7
+    length = run_length(config, num_examples)
+    assert length == Length(250, 0, 7, 0, 0)
+    assert [step for step in range(1, 251) if length.tests_at(step)] == [250]
+    config.optim.warmup_steps = 250
+    with pytest.raises(InputError, match='warmup_epochs: expected fewer than the 250 steps'):
+        run_length(config, num_examples)
 
 
 @pytest.mark.parametrize('name', RANGES)

@@ -75,8 +75,6 @@ def test_updates_equal_torch(name):
         np.testing.assert_allclose(params[key], theirs[key].detach().numpy(), atol=1e-5)
 
 
-def test_unknown_optimizers_and_too_long_warm_ups_raise():
+def test_unknown_optimizers_raise():
     with pytest.raises(InputError, match='expected one of adamw, sgd'):
         create_optimizer('adam', optax.constant_schedule(0.1), **OPTIONS)
-    with pytest.raises(InputError, match='warmup_steps'):
-        learning_rate_schedule(0.1, warmup_steps=2, num_steps=2)

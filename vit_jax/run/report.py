@@ -64,7 +64,7 @@ class Reporter:
         self._bar = tqdm(
             initial=first_step,
             total=num_steps,
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() or 'ipykernel' in sys.modules),  # or in a notebook
             dynamic_ncols=True,
             bar_format='{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left',
         )
@@ -182,7 +182,10 @@ class Reporter:
         width = len(str(self._num_steps))
         text = f'step {step:{width}}/{self._num_steps}  {split:5}  loss {metrics["loss"]:.4f}'
         text += f', accuracy {metrics["accuracy"]:.2%}'
-        tqdm.write(text + show_speed(metrics))
+        if speed := metrics.get('images_per_second'):
+            left = (self._num_steps - step) * self._batch_size / speed
+            text += f'{show_speed(metrics)}, {tqdm.format_interval(left)} left'
+        tqdm.write(text)
 
 
 def show_speed(metrics: dict[str, float]) -> str:

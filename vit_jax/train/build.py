@@ -24,6 +24,7 @@ from vit_jax.run.directory import has_checkpoint
 from vit_jax.run.machine import check_memory
 from vit_jax.run.report import Reporter
 from vit_jax.run.storage import AnyPath
+from vit_jax.train.length import Length
 from vit_jax.train.optim import (
     create_optimizer,
     learning_rate_factors,
@@ -210,23 +211,25 @@ def create_augment(
 def create_reporter(
     config: Any,
     run_directory: AnyPath,
-    steps: range,
+    length: Length,
+    done: int,
     schedule: optax.Schedule,
     order: TrainOrder,
 ) -> Reporter:
     """A reporter for the steps of a run.
 
     Args:
-      steps: those still to do.
+      length: of the run.
+      done: steps already done.
       schedule: steps done → learning rate.
       order: of the examples.
     """
     return Reporter(
         run_directory,
-        first_step=steps.start,
-        num_steps=steps.stop,
+        first_step=done,
+        num_steps=length.num_steps,
         batch_size=config.batch_size,
-        log_every_steps=config.log_every_steps,
+        log_every_steps=length.log_every,
         max_loss=config.max_loss,
         examples=order.examples,
         epochs=order.epochs,
@@ -238,7 +241,7 @@ def create_learner(
     config: Any,
     start: Start,
     examples: InMemory | Stream,
-    num_steps: int,
+    length: Length,
     axis_name: str | None,
 ) -> tuple[Learner, optax.Schedule]:
     """The learner that a config describes, and its learning-rate schedule.
@@ -246,14 +249,14 @@ def create_learner(
     Args:
       start: from `find_start`.
       examples: of the training split.
-      num_steps: length of the run.
+      length: of the run.
       axis_name: of the mapped axis over devices, under pmap.
 
     Raises:
       InputError: if an option of the optimizer is wrong.
     """
     optim = config.optim
-    schedule = learning_rate_schedule(optim.learning_rate, optim.warmup_steps, num_steps)
+    schedule = learning_rate_schedule(optim.learning_rate, length.warmup, length.num_steps)
     params = abstract_variables(start.model)['params']
     num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     check_memory(f'model: {num_parameters:,} parameters', 4 * num_parameters)

@@ -1,5 +1,6 @@
 """How long a run is, and what it says of itself when it starts."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -10,23 +11,72 @@ from vit_jax.errors import InputError
 from vit_jax.model.flops import flops_per_image
 from vit_jax.model.shapes import parameter_shapes
 from vit_jax.model.vit import ViT
+from vit_jax.run.report import is_due
 
 
-def count_steps(config: Any, num_examples: int) -> int:
-    """The number of steps of a run: `num_steps` if set, else enough for `num_epochs`.
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """How many steps a run has, and how many lie between what happens at times.
+
+    After the last step everything is due, and a period of 0 means then alone.
+
+    Args:
+      num_steps: of the run.
+      warmup: steps until the peak of the learning rate.
+      log_every, eval_every, checkpoint_every: periods in steps.
+    """
+
+    num_steps: int
+    warmup: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+
+    def saves_at(self, step: int) -> bool:
+        """Whether a checkpoint is due after a number of steps, with an evaluation."""
+        return is_due(step, self.checkpoint_every, self.num_steps)
+
+    def tests_at(self, step: int) -> bool:
+        """Whether an evaluation is due after a number of steps."""
+        return self.saves_at(step) or is_due(step, self.eval_every, self.num_steps)
+
+
+def run_length(config: Any, num_examples: int) -> Length:
+    """The length of a run: `num_steps` if set, else enough for `num_epochs`.
+
+    Args:
+      config: every option.
+      num_examples: in the training split.
 
     Raises:
-      InputError: if it is less than one, or 2³¹ or more.
+      InputError: if the run has no steps or 2³¹ and more, or the warm-up is as long as the run.
     """
-    if config.num_steps is not None:
-        num_steps = config.num_steps
-    else:
-        num_steps = config.num_epochs * num_examples * config.data.repeats / config.batch_size
-    if not 0 < num_steps < 2**31:
+    per_epoch = num_examples * config.data.repeats / config.batch_size
+    steps = config.num_epochs * per_epoch if config.num_steps is None else config.num_steps
+    if not 0 < steps < 2**31:
         raise InputError(
-            f'num_steps or num_epochs: expected from 1 to 2,147,483,647 steps, got {num_steps:g}'
+            f'num_steps or num_epochs: expected from 1 to 2,147,483,647 steps, got {steps:g}'
         )
-    return math.ceil(num_steps)
+    num_steps = math.ceil(steps)
+
+    def duration(section: Any, name: str) -> int:
+        steps, epochs = section[f'{name}_steps'], section[f'{name}_epochs']
+        if steps is None:
+            steps = num_steps // 20 if epochs is None else epochs * per_epoch
+        return math.ceil(steps)
+
+    if (warmup := duration(config.optim, 'warmup')) >= num_steps:
+        raise InputError(
+            f'optim.warmup_steps or optim.warmup_epochs: expected fewer than the {num_steps:,} '
+            f'steps of the run, got {warmup:,}'
+        )
+    return Length(
+        num_steps,
+        warmup,
+        min(100, num_steps // 20) if config.log_every_steps is None else config.log_every_steps,
+        duration(config, 'eval_every'),
+        duration(config, 'checkpoint_every'),
+    )
 
 
 def run_summary(model: ViT, order: TrainOrder, num_steps: int, run_directory: Any) -> str:

@@ -25,15 +25,7 @@ def learning_rate_schedule(
 
     Returns:
       steps done → learning rate of the next step.
-
-    Raises:
-      InputError: if the warm-up is as long as the run.
     """
-    if not 0 <= warmup_steps < num_steps:
-        raise InputError(
-            f'optim.warmup_steps: expected fewer than the {num_steps} steps of the run, '
-            f'got {warmup_steps}'
-        )
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=learning_rate,

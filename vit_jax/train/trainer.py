@@ -26,9 +26,8 @@ from vit_jax.train.build import (
     train_order,
 )
 from vit_jax.train.checks import check_config
-from vit_jax.train.due import Due
 from vit_jax.train.evaluate import evaluate
-from vit_jax.train.length import count_steps, run_summary
+from vit_jax.train.length import run_length, run_summary
 from vit_jax.train.start import describe
 
 
@@ -57,16 +56,13 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         description = describe(start, source.class_names) | {'run': run_name(run_directory)}
         check_run(run_directory, config.to_dict(), description)
         splits = open_splits(config, source, start.preprocessing)
-        num_steps = count_steps(config, splits.train.num_examples)
-        due = Due(num_steps, config.checkpoint_every_steps, config.eval_every_steps)
+        length = run_length(config, splits.train.num_examples)
         order = train_order(config, splits.train.num_examples, parallel.rows)
-        learner, schedule = create_learner(
-            config, start, splits.train, num_steps, parallel.axis_name
-        )
+        learner, schedule = create_learner(config, start, splits.train, length, parallel.axis_name)
         train_step = parallel.train_step(learner.train_step)
         eval_step = parallel.eval_step(learner.eval_step)
         print(*start.notes, f'{source.name}: {splits}, {len(source.class_names)} classes', sep='\n')
-        print(run_summary(start.model, order, num_steps, run_directory))
+        print(run_summary(start.model, order, length.num_steps, run_directory))
 
         def save(tested: dict[str, float] | None) -> None:
             report.flush()  # raises if the last step has diverged
@@ -81,22 +77,22 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
             if checkpoints.steps:
                 like = jax.eval_shape(learner.init, *init_args)
                 done, state = checkpoints.restore_newest(like)
-                print(f'{run_directory}: {min(done, num_steps)} of {num_steps} steps are done')
+                print(f'{run_directory}: {done} of {length.num_steps} steps are done')
             else:
                 done, state = 0, jax.jit(learner.init)(*init_args)
-            if done < num_steps:
+            if done < length.num_steps:
                 record_run(run_directory, config.to_dict(), description, splits.num_examples)
             state = parallel.spread(state)
-            steps = range(done, num_steps)
+            steps = range(done, length.num_steps)
             with (
-                create_reporter(config, run_directory, steps, schedule, order) as report,
+                create_reporter(config, run_directory, length, done, schedule, order) as report,
                 train_batches(splits.train, order, steps, parallel.put_batch) as batches,
             ):
                 try:
                     if not checkpoints.steps:  # from here on, metrics have a checkpoint
                         save(None)
                         checkpoints.wait()
-                    elif due.test(done):
+                    elif length.tests_at(done):
                         tested = checkpoints.metrics(done)
                         if tested is None:  # the evaluation was interrupted
                             tested = evaluate(eval_step, state, splits.test, parallel)
@@ -109,11 +105,13 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                         signals.defer()  # there is something to save now
                         report.train(done, metrics)  # raises if the step before has diverged
                         tested = None
-                        if due.test(done):
+                        if length.tests_at(done):
                             report.flush()  # the time of evaluating is not this step's
                             tested = evaluate(eval_step, state, splits.test, parallel)
                             report.test(done, tested)
-                        if due.save(done) or checkpoints.is_due(config.checkpoint_every_minutes):
+                        if length.saves_at(done) or checkpoints.is_due(
+                            config.checkpoint_every_minutes
+                        ):
                             save(tested)
                         checkpoints.check()
                         signals.check()
