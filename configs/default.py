@@ -26,6 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every_epochs = config_dict.placeholder(float)
     # Without evaluating, so that a killed run loses no more than this; 0: never.
     config.checkpoint_every_minutes = 10.0
+    # Also logs the metrics to this project of Weights & Biases (pip install wandb).
+    config.wandb_project = config_dict.placeholder(str)
     # A larger loss stops the run, like one that is not finite; guessing has the loss ln(classes).
     config.max_loss = 100.0
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from vit_jax.run.json_files import write_json
 from vit_jax.run.metrics import MetricsWriter
 from vit_jax.run.storage import AnyPath
+from vit_jax.run.wandb_run import WandbRun
 
 
 class Reporter:
@@ -31,6 +32,7 @@ class Reporter:
       examples: steps done → the places of the next step's examples in the training split.
       epochs: steps done → passes over the training split.
       learning_rate: schedule: steps done → learning rate of the next step.
+      wandb_run: gets the metrics too.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Reporter:
         examples: Callable[[int], np.ndarray],
         epochs: Callable[[int], float],
         learning_rate: Callable[[int], Any],
+        wandb_run: WandbRun | None = None,
     ) -> None:
         self._writer = MetricsWriter(run_directory, first_step)
+        self._wandb_run = wandb_run
         self._num_steps = num_steps
         self._batch_size = batch_size
         self._log_every_steps = log_every_steps
@@ -75,6 +79,8 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         self._writer.close()
+        if self._wandb_run:
+            self._wandb_run.close()
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -179,6 +185,8 @@ class Reporter:
 
     def _report(self, step: int, split: str, metrics: dict[str, float]) -> None:
         self._writer.write(step, split, {'epoch': self._epochs(step), **metrics})
+        if self._wandb_run:
+            self._wandb_run.write(self.lines[-1])
         width = len(str(self._num_steps))
         text = f'step {step:{width}}/{self._num_steps}  {split:5}  loss {metrics["loss"]:.4f}'
         text += f', accuracy {metrics["accuracy"]:.2%}'

@@ -20,10 +20,12 @@ from vit_jax.errors import InputError
 from vit_jax.model.shapes import abstract_variables, pair
 from vit_jax.model.variants import DEFAULT_SIZES, variant_arguments
 from vit_jax.model.vit import ViT
+from vit_jax.run.description import read_description
 from vit_jax.run.directory import has_checkpoint
 from vit_jax.run.machine import check_memory
 from vit_jax.run.report import Reporter
 from vit_jax.run.storage import AnyPath
+from vit_jax.run.wandb_run import WandbRun
 from vit_jax.train.length import Length
 from vit_jax.train.optim import (
     create_optimizer,
@@ -224,6 +226,10 @@ def create_reporter(
       schedule: steps done → learning rate.
       order: of the examples.
     """
+    wandb_run = None
+    if config.wandb_project and done < length.num_steps:
+        run = read_description(run_directory)['run']
+        wandb_run = WandbRun(config.wandb_project, run, run_directory, config.to_dict())
     return Reporter(
         run_directory,
         first_step=done,
@@ -234,6 +240,7 @@ def create_reporter(
         examples=order.examples,
         epochs=order.epochs,
         learning_rate=jax.jit(schedule),
+        wandb_run=wandb_run,
     )
 
 

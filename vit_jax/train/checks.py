@@ -3,6 +3,7 @@
 Options that are neither numbers nor of the augmentation are checked where they are used.
 """
 
+import importlib.util
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -72,6 +73,8 @@ def check_config(config: Any) -> None:
             raise InputError(f'{name}: expected a number in {interval}, got {value!r}')
         elif not _has_type(value, kinds[name]):
             raise InputError(f'{name}: expected {NOUNS[kinds[name]]}, got {value!r}')
+    if config.wandb_project and importlib.util.find_spec('wandb') is None:
+        raise InputError('wandb_project: expected the package wandb; pip install wandb')
     check_augmentation(config.augment.policy, config.augment.color_jitter)
 
 

@@ -125,10 +125,14 @@ def check_expressible(model: ViT, format: str, expressible: Mapping[str, tuple[A
     for argument, allowed in expressible.items():
         if (got := getattr(model, argument)) not in allowed:
             expected = ' or '.join(f'{argument}={value!r}' for value in allowed)
+            advice = f'train with --config.model.{argument}={allowed[0]}'
+            if argument in ('gelu', 'norm_eps'):  # no parameter depends on them
+                advice += (
+                    f', or load the weights with {argument}={allowed[0]!r} at the cost of accuracy'
+                )
             raise InputError(
                 f'format {format!r}: expected a model with {expected}, which is what its readers '
-                f'compute, got {got!r}; if the parameters stay the same, load them with '
-                f'{argument}={allowed[0]!r}'
+                f'compute, got {got!r}; {advice}'
             )
 
 
