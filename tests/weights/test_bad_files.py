@@ -53,7 +53,7 @@ def test_neighbouring_files_are_left_alone(tmp_path, capsys):
     assert main(['convert', str(path), str(tmp_path / 'c.safetensors'), '--to', 'seed']) == 0
     assert len(list(tmp_path.rglob('thesis.tex'))) == 2
     assert main(['convert', str(path), '.', '--to', 'huggingface']) == 2
-    assert main(['convert', str(path), str(tmp_path / ('x' * 300)), '--to', 'huggingface']) == 2
+    assert main(['convert', str(path), str(tmp_path / ('x' * 300)), '--to', 'huggingface']) == 1
 
 
 @pytest.mark.parametrize('config, message', BAD_CONFIGS, ids=lambda value: next(iter(value)))

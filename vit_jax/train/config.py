@@ -126,7 +126,7 @@ def _override(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
         raise no_such_option(name)
     kind = list_options().get(name, type(current))
     try:
-        section[last] = _parse(value, kind, current is None) if isinstance(value, str) else value
+        section[last] = _parse(value, kind) if isinstance(value, str) else value
     except (TypeError, ValueError):
         raise InputError(f'{name}: expected {NOUNS[kind]}, got {value!r}') from None
 
@@ -141,13 +141,13 @@ NOUNS: dict[type, str] = {
 }
 
 
-def _parse(text: str, kind: type, may_be_unset: bool) -> Any:
+def _parse(text: str, kind: type) -> Any:
     """An option's value as it is written on a command line.
 
     Raises:
       ValueError: if it is not of this kind.
     """
-    if text == 'None' and may_be_unset:
+    if text == 'None':  # `check_config` knows which options may be unset
         return None
     if kind is str:
         return text

@@ -68,7 +68,7 @@ def run_length(config: Any, num_examples: int) -> Length:
     if (warmup := duration(config.optim, 'warmup')) >= num_steps:
         raise InputError(
             f'optim.warmup_steps or optim.warmup_epochs: expected fewer than the {num_steps:,} '
-            f'steps of the run, got {warmup:,}'
+            f'steps of the run, got {warmup:,}; None makes it a twentieth'
         )
     return Length(
         num_steps,
