@@ -2,7 +2,6 @@
 
 import json
 import struct
-import sys
 
 import processes
 import pytest
@@ -64,8 +63,7 @@ def test_a_missing_login_or_package_is_named(digits_config, tmp_path, monkeypatc
     program = f'from etils import epath; from vit_jax.run.wandb_run import WandbRun; {start}'
     _, errors = processes.run('-c', program, cwd=tmp_path, status=1)
     assert 'InputError: wandb_project: cannot start a run: No API key' in errors
-    monkeypatch.setattr(sys, 'meta_path', [])
-    monkeypatch.delitem(sys.modules, 'wandb')
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     digits_config.wandb_project = 'digits'
     with pytest.raises(InputError, match='pip install wandb'):
         check_config(digits_config)
