@@ -101,13 +101,16 @@ def main(
         error.show()
         return 2
     except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else name
-        return fail(f'{error.format_message()} See {path} --help.', 2)
+        message, path = error.format_message(), error.ctx.command_path if error.ctx else name
+        return fail(f'{message}{"" if message[-1] in ".?)" else "."} See {path} --help.', 2)
     except InputError as error:
         return fail(error, 2)
     except BrokenPipeError:  # whoever reads our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (FloatingPointError, OSError) as error:
+    except OSError as error:
+        is_plain = error.filename and error.strerror
+        return fail(f'{error.filename}: {error.strerror}' if is_plain else error, 1)
+    except FloatingPointError as error:
         return fail(error, 1)
     except signals.Interrupted as error:
         return fail(f'{error}: the run is saved; run the same command to resume', signals.STATUS)

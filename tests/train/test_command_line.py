@@ -29,10 +29,10 @@ def flags(data_dir, tmp_path):
             'no such option: optim.learnin_rate; did you mean optim.learning_rate?',
         ),
         (['--config.optm.name=sgd'], 'did you mean optim.name?'),
-        (['--config=digits'], 'expected one config, '),
+        (['--config=digits'], 'Expected one config, '),
         (['--config.batch_size=many'], "batch_size: expected a whole number, got 'many'"),
         (['--workdri=x'], "No such option '--workdri'. Did you mean '--workdir'?"),
-        (['digits'], 'expected one config, '),
+        (['digits'], 'Expected one config, '),
         (['--config.model.patch_size=3'], 'patch_size must divide image_size'),
         (['--config.batch_size=12'], 'multiple of the 8 devices, got 12'),
         (['--config.data.source=tfds:mnsit'], 'did you mean tfds:mnist'),
@@ -153,7 +153,7 @@ def test_help_and_errors_name_the_recipes(capsys):
     assert all(name in output for name in recipes.split(', '))
     assert train_py('--config.num_steps=3') == 2
     error = capsys.readouterr().err
-    assert f'expected one config, {recipes} or a file of your own; got none' in error
+    assert f'Expected one config, {recipes} or a file of your own; got none' in error
     assert train_py('digits', '--config.num_step=3') == 2
     assert 'did you mean num_steps?' in capsys.readouterr().err
 

@@ -93,7 +93,7 @@ def test_command_writes_a_picture(data_dir, tmp_path):
             'augment.mix_prob: expected a number in [0, 1], got 2.0',
         ),
         (['configs/digits.py', '--rows', '0'], 'expected step, rows and columns of at least 1'),
-        (['configs/digits.py', 'more'], 'expected one config, '),
+        (['configs/digits.py', 'more'], 'Expected one config, '),
         (['configs/finetune.py'], 'init.weights: expected a run directory'),
     ],
 )

@@ -48,6 +48,8 @@ def read_config(arguments: tuple[str, ...]) -> tuple[str, Any]:
                 for option in parameter.opts
             ]
             raise click.NoSuchOption(flag, possibilities=[*known, '--config'])
+        if flag == '--config' and not equals and not rest:
+            raise click.BadOptionUsage(flag, "Option '--config' requires an argument.")
         if not equals:
             value = 'True' if not rest or rest[0].startswith('--') else rest.pop(0)
         if flag == '--config':
@@ -57,7 +59,7 @@ def read_config(arguments: tuple[str, ...]) -> tuple[str, Any]:
     if len(names) != 1:
         recipes = ', '.join(list_recipes())
         got = ' and '.join(names) or 'none'
-        raise click.UsageError(f'expected one config, {recipes} or a file of your own; got {got}')
+        raise click.UsageError(f'Expected one config, {recipes} or a file of your own, got {got}.')
     return names[0], load_config(names[0], overrides)
 
 

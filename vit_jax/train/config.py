@@ -38,7 +38,9 @@ def load_config(
     path = find_config(config)
     try:
         program = runpy.run_path(str(path))
-        loaded = program['get_config']() if 'get_config' in program else 'no such function'
+        if 'get_config' not in program:
+            raise InputError(f'{path}: expected a function get_config()')
+        loaded = program['get_config']()
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # a config is a program, and may have any
@@ -95,8 +97,9 @@ def no_such_option(name: str) -> InputError:
     known = list_options()
     if inside := [option for option in known if option.startswith(f'{name}.')]:
         return InputError(f'{name} is a section: expected one of its options, such as {inside[0]}')
+    names = [*known, *default_config()]  # options, and sections
     return InputError(
-        f'no such option: {name}{did_you_mean(name, known) or "; `vit_jax options` lists them all"}'
+        f'no such option: {name}{did_you_mean(name, names) or "; `vit_jax options` lists them all"}'
     )
 
 
@@ -152,7 +155,9 @@ def _parse(text: str, kind: type) -> Any:
     if kind is str:
         return text
     if kind is bool:
-        return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
+        if text.lower() not in (values := {'true': True, '1': True, 'false': False, '0': False}):
+            raise ValueError
+        return values[text.lower()]
     if kind is int:
         if (number := float(text.replace('_', ''))).is_integer() and abs(number) < 2**53:
             return int(number)
@@ -162,6 +167,8 @@ def _parse(text: str, kind: type) -> Any:
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
+        if kind is not tuple:
+            raise ValueError from None
         value = tuple(text.split(','))  # such as patterns
     if kind is tuple and not isinstance(value, tuple):
         value = tuple(value) if isinstance(value, list) else (value,)
@@ -186,7 +193,7 @@ def _reason(error: BaseException) -> str:
     if Path(last).name == 'config_dict.py':  # of ml_collections, whose messages are long
         if isinstance(cause, KeyError) and (found := re.match(r'(?:Key )?["\']+([\w.]+)', text)):
             return str(no_such_option(found[1]))
-        wrong = r"field '(\w+)'.*\. (.*) is of original type <class '(\w+)'>.* <class '(\w+)'>"
+        wrong = r"field '(\w+)'.*\. (.*) is of .*<class '(\w+)'>.*<class '(?:.*\.)?(\w+)'>"
         if found := re.search(wrong, text):
             return '{0}: expected {3}, got {2} {1}'.format(*found.groups())
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
