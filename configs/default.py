@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.dir = config_dict.placeholder(
         str
     )  # of TFDS; None: $TFDS_DATA_DIR or ~/tensorflow_datasets
-    config.data.train_split = 'train'  # or a slice such as 'train[:99%]'
+    config.data.train_split = 'train'  # or a slice such as 'train[:99%]', or 'all'
     config.data.test_split = 'test'
     # Pixels, an int or (height, width); every picture is resized to it.
     config.data.image_size = config_dict.FieldReference(32, field_type=object)

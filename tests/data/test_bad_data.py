@@ -151,10 +151,13 @@ def damage_some(folder):
 @MEMORY
 def test_skipped_examples_are_counted_and_named(folder, tmp_path, memory_gib, capsys):
     indices = damage_some(folder)
+    (folder / 'train' / 'ape' / 'notes.txt').write_text('another ending')
     settings = {'data.memory_gib': memory_gib, 'data.on_error': 'skip', 'num_steps': 7}
     config = small_config(folder, **settings)
     train(config, str(tmp_path / 'run'))
-    assert '6 examples were skipped, see skipped.json' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert '6 examples were skipped, see skipped.json' in printed
+    assert f'{folder}/train: 1 file left out: .txt\n' in printed
     skipped = read_json(tmp_path / 'run' / 'skipped.json')
     assert sorted(map(int, skipped['train'])) == sorted(indices)
     assert 'train/ape/06.jpg: expected a picture' in skipped['train']['6']

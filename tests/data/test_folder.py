@@ -1,8 +1,10 @@
+import hashlib
 import os
+import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.sources import open_source, open_split
@@ -81,14 +83,107 @@ def test_invalid_folders_and_splits_raise(split_folder, tmp_path):
             open_source(source)
     source = open_source(f'folder:{split_folder}')
     for split in ('validation', 'train[', 'train[20:]', 'all[:80%]'):
-        with pytest.raises(InputError, match='expected one of the splits test, train'):
+        with pytest.raises(InputError, match='the splits test, train, a slice of one, or all') as e:
             source.open(split)
+        assert '\n' not in str(e.value)
     (split_folder / 'test' / 'yak').mkdir()
     with pytest.raises(InputError, match=r'yak: expected pictures .* got none'):
         open_source(f'folder:{split_folder}')
     save(split_folder / 'test' / 'yak' / 'a.png', 0)
     with pytest.raises(InputError, match="expected the classes of train, got 'yak' in test"):
         open_source(f'folder:{split_folder}')
+
+
+def test_every_format_is_read_and_other_files_are_counted(tmp_path):
+    endings = ['bmp', 'gif', 'jp2', 'jfif', 'PGM', 'tif', 'tiff', 'png', 'webp']
+    endings += ['avif'] if features.check('avif') else []
+    for i, ending in enumerate(endings):
+        save(tmp_path / 'train' / 'ape' / f'{i}.{ending}', (9, 9, 9))
+    for name in ('a.txt', 'b.TXT', 'c.heic', 'LICENSE', '.DS_Store', '._0.png', 'Thumbs.db'):
+        (tmp_path / 'train' / 'ape' / name).write_text('no picture')
+    save(tmp_path / 'train' / 'outside.png', 0)
+    save(tmp_path / 'train' / 'ape' / 'young' / 'inside.png', 0)
+    source = open_source(f'folder:{tmp_path}')
+    assert source.notes == [
+        f'{tmp_path}/train: 4 files left out: .heic, .txt, no ending',
+        f'{tmp_path}/train: 1 picture outside the class folders left out',
+        f'{tmp_path}/train: 1 folder inside class folders left out: {tmp_path}/train/ape/young',
+    ]
+    examples = open_split(source, 'train', SMALL)
+    assert examples.num_examples == len(endings)
+    assert np.abs(examples.images.astype(int) - 9).max() <= 2
+
+
+@pytest.mark.parametrize(
+    'files, message',
+    [
+        (['pets/train/ape/a.png'], 'or give folder:pets if that is the data set'),
+        (['pets/ape/a.png'], 'or give folder:pets if that is the data set'),
+        (['data/pets/ape/a.png'], 'or give folder:data/pets if that'),
+        (
+            ['test/ape/a.png'],
+            r'^\.: expected the splits train and test, got test; name the folder to train on '
+            'train, or evaluate on folder:test with split all',
+        ),
+        (['Training/ape/a.png', 'val/ape/a.png'], 'name the folder to train on train'),
+        (
+            ['ape/a.png', 'yak/old/a.png'],
+            'yak: expected pictures directly in this class folder, got yak/old/a.png; move',
+        ),
+        (['train/ape/images/a.png'], 'got train/ape/images/a.png; move them up$'),
+        (['a.png'], 'for each class, got ./a.png; move the pictures of each class into a folder'),
+        (['ape/a.heic'], r'ape: expected pictures .*, got only .heic; convert them, or remove'),
+        (['ape/a/b/c'], r'ape: expected pictures .*, got none; add some, or remove the folder'),
+    ],
+)
+def test_each_wrong_layout_has_its_own_advice(files, message, tmp_path, monkeypatch):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b'')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as error:
+        open_source('folder:.')
+    assert re.search(message, str(error.value)) and '\n' not in str(error.value)
+
+
+def test_all_is_every_split_together(split_folder):
+    source = open_source(f'folder:{split_folder}')
+    every = open_split(source, 'all', SMALL)
+    assert np.bincount(every.labels).tolist() == [5, 6]
+    parts = [open_split(source, split, SMALL) for split in ('test', 'train')]
+    np.testing.assert_array_equal(every.images, np.concatenate([part.images for part in parts]))
+    save(split_folder / 'all' / 'ape' / 'a.png', 0)
+    with pytest.raises(InputError, match='rename this split; all stands for all of them'):
+        open_source(f'folder:{split_folder}')
+
+
+def test_small_folders_have_pictures_to_train_on_and_to_test(tmp_path):
+    """Names are chosen by their hashes: 'low' ones belong to test, 'high' ones to train."""
+    low, high = (
+        sorted((name for name in map('{}.png'.format, range(200)) if chosen(name)), key=digest)
+        for chosen in (lambda name: digest(name)[0] < 26, lambda name: digest(name)[0] >= 26)
+    )
+
+    def splits(names):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name in names:
+            save(folder / 'ape' / name, 0)
+        source = open_source(f'folder:{folder}')
+        return [
+            {os.path.basename(path) for path in source.open(split)._paths}
+            for split in ('train', 'test')
+        ]
+
+    assert splits(high[:3]) == [set(high[1:3]), {high[0]}]
+    assert splits([*high[:3], high[9]]) == [{*high[1:3], high[9]}, {high[0]}]  # it grows
+    assert splits(low[:3]) == [{low[2]}, set(low[:2])]
+    assert splits([*high[:3], *low[:2]]) == [set(high[:3]), set(low[:2])]  # by the hash alone
+    with pytest.raises(InputError, match="split 'test' has no pictures"):
+        splits(high[:1])
+
+
+def digest(name):
+    return hashlib.sha256(f'ape/{name}'.encode()).digest()
 
 
 def test_tilde_expands_to_the_home_folder(split_folder, monkeypatch):

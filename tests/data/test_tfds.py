@@ -111,6 +111,15 @@ def test_unknown_sources_raise(source, message, data_dir):
         open_source(source, data_dir)
 
 
+def test_all_is_every_split_together(data_dir):
+    source = open_source('tfds:digits', data_dir)
+    every, *parts = (open_split(source, split, DIGITS) for split in ('all', 'train', 'test'))
+    np.testing.assert_array_equal(every.images, np.concatenate([part.images for part in parts]))
+    with pytest.raises(InputError, match='test, train, a slice of one, or all') as error:
+        source.open('all[:80%]')
+    assert '\n' not in str(error.value)
+
+
 @pytest.mark.parametrize('split', ['validation', 'train[:x]', 'train[:0]', 'train[5:2]'])
 def test_unknown_splits_raise(split, data_dir):
     with pytest.raises(InputError, match='expected one of the splits .*train'):

@@ -1,7 +1,9 @@
 import csv
 import io
+import itertools
 import json
 import shutil
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +97,66 @@ def test_top_k_is_sorted_and_named(predictor, test_examples):
     for row, classes in zip(probabilities, predictor.top_k(images, k=3), strict=True):
         assert [value for _, value in classes] == sorted(row.tolist(), reverse=True)[:3]
         assert all(row[int(name)] == value for name, value in classes)
+
+
+@pytest.fixture(scope='module')
+def paths(test_examples, tmp_path_factory):
+    """300 pictures: two whole chunks and a part."""
+    folder = tmp_path_factory.mktemp('pictures')
+    for i, image in enumerate(test_examples.images[:300]):
+        Image.fromarray(image[..., 0]).save(folder / f'{i:03}.png')
+    return [str(folder / f'{i:03}.png') for i in range(300)]
+
+
+@pytest.mark.parametrize('on_error', ['raise', 'skip'])
+def test_stream_equals_top_k_of_the_whole_list(predictor, paths, on_error):
+    streamed = list(predictor.stream(iter(paths), 3, on_error))
+    assert streamed == list(zip(paths, predictor.top_k(paths, 3), strict=True))
+
+
+def test_stream_yields_errors_or_stops_at_the_first(predictor, paths, tmp_path):
+    (tmp_path / 'text.png').write_text('not a picture')
+    bad = [str(tmp_path / name) for name in ('text.png', 'nothing.png')]
+    mixed = [*paths[:5], bad[0], *paths[5:140], bad[1], *paths[140:]]
+    streamed = dict(predictor.stream(mixed, 1, on_error='skip'))
+    errors = {path: streamed.pop(path) for path in bad}
+    assert 'text.png: expected a picture' in str(errors[bad[0]])
+    assert 'nothing.png: no such file' in str(errors[bad[1]])
+    expected = dict(zip(paths, predictor.top_k(paths, 1), strict=True))
+    assert {path: name for path, [(name, _)] in streamed.items()} == {
+        path: name for path, [(name, _)] in expected.items()
+    }
+    before = []
+    with pytest.raises(InputError, match='nothing.png: no such file'):
+        for path, _ in predictor.stream([*paths[:135], bad[1], *paths], 1):
+            before.append(path)
+    assert before == paths[:135]
+
+
+def test_stream_takes_endless_pictures_in_bounded_memory(predictor, test_examples):
+    taken = []
+
+    def endless():
+        for i in itertools.count():
+            taken.append(i)
+            yield test_examples.images[i % 360]
+
+    stream = predictor.stream(endless(), 1)
+    for _ in range(400):
+        next(stream)
+    assert len(taken) <= 400 + 3 * BATCH_SIZES[-1]
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if 'ThreadPool' in thread.name]
+
+
+def test_stream_refuses_a_single_picture_and_wrong_options(predictor, paths):
+    for options, message in (
+        ((paths[0],), 'put it in a list'),
+        ((paths, 0), 'k: expected at least 1, got 0'),
+        ((paths, 1, 'ignore'), "on_error: expected 'raise' or 'skip', got 'ignore'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            next(predictor.stream(*options))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from vit_jax.errors import InputError
 @click.option('--data', metavar='SOURCE', help="tfds:NAME or folder:PATH.  [default: the run's]")
 @click.option('--data-dir', metavar='FOLDER', help="Where TFDS keeps data.  [default: the run's]")
 @click.option('--split', help="Of the data; all: every split.  [default: the run's test split]")
+@click.option('--report', metavar='FOLDER', help='Write a report with pictures into a folder.')
 @common.on_error
 @common.max_pixels
 @common.normalisation
@@ -24,20 +25,25 @@ def command(
     data: str | None,
     data_dir: str | None,
     split: str | None,
+    report: str | None,
     on_error: str | None,
     max_pixels: int | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     overrides: dict[str, Any],
 ) -> None:
-    """Compute loss and accuracy on a data set, and print them as JSON."""
+    """Measure accuracy, loss and calibration on a data set, and print them as JSON.
+
+    A report also shows which classes are confused, how calibrated the probabilities are, and the
+    most confident mistakes; its predictions.csv holds the prediction of each example.
+    """
     from absl import logging
 
     from vit_jax.data.picture import MAX_PIXELS
     from vit_jax.run.compilation_cache import use_compilation_cache
     from vit_jax.run.directory import run_options
     from vit_jax.run.storage import open_path
-    from vit_jax.use.evaluate import evaluate_weights
+    from vit_jax.use.evaluate import evaluate
 
     logging.set_verbosity(logging.ERROR)  # silences TFDS's advice
     use_compilation_cache()
@@ -46,14 +52,19 @@ def command(
     source = data or trained.get('source')
     if source is None:
         raise InputError(f'{weights} is not a run: expected --data SOURCE')
-    metrics = evaluate_weights(
+    evaluation = evaluate(
         read,
         source,
         split or trained.get('test_split', 'test'),
         data_dir=data_dir or trained.get('dir'),
+        memory_gib=trained.get('memory_gib', 4.0),
         on_error=on_error or trained.get('on_error', 'raise'),
         max_pixels=max_pixels or trained.get('max_pixels', MAX_PIXELS),
         mean=mean,
         std=std,
     )
-    print(json.dumps({'data': source, **metrics}))
+    if report:
+        from vit_jax.use.report import write_report
+
+        write_report(evaluation, report)
+    print(json.dumps({'data': source, **evaluation.summary()}))

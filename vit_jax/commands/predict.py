@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ from vit_jax.commands import common
 
 @click.command()
 @click.argument('weights', metavar=common.WEIGHTS)
-@click.argument('images', metavar='IMAGE...', nargs=-1, required=True)
+@click.argument('paths', metavar='PATH...', nargs=-1, required=True)
 @click.option('--top-k', default=5, show_default=True, help='Classes for each picture.')
 @click.option(
     '--format',
@@ -22,43 +23,68 @@ from vit_jax.commands import common
     show_default=True,
     help='How to print them.',
 )
+@common.on_error
 @common.max_pixels
 @common.normalisation
 @common.overrides
 @common.help_all
 def command(
     weights: str,
-    images: tuple[str, ...],
+    paths: tuple[str, ...],
     top_k: int,
     layout: str,
+    on_error: str | None,
     max_pixels: int | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     overrides: dict[str, Any],
 ) -> None:
-    """Classify pictures."""
+    """Classify pictures.
+
+    PATH is a picture, a folder of pictures with all folders in it, a quoted pattern such as
+    'photos/**/*.jpg', or - for the paths on standard input, one a line.
+    """
+    from tqdm import tqdm
+
     from vit_jax.data.picture import MAX_PIXELS
+    from vit_jax.errors import InputError
     from vit_jax.run.compilation_cache import use_compilation_cache
+    from vit_jax.use.pictures import find_pictures
     from vit_jax.use.predict import Predictor
 
+    pictures = find_pictures(paths)
     use_compilation_cache()
     predictor = Predictor(
         weights, max_pixels=max_pixels or MAX_PIXELS, mean=mean, std=std, **overrides
     )
     common.print_notes(weights, predictor.notes)
-    results = predictor.top_k(images, top_k)
-    rows = [
-        {'image': image, 'class': name, 'probability': probability}
-        for image, classes in zip(images, results, strict=True)
-        for name, probability in classes
-    ]
+    skipped = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal skipped
+        # A bar only where the answers go elsewhere.
+        hidden = sys.stdout.isatty() or not sys.stderr.isatty()
+        results = predictor.stream(pictures, top_k, on_error or 'raise')
+        for image, found in tqdm(results, unit=' pictures', disable=hidden):
+            if isinstance(found, InputError):
+                skipped += 1
+                click.echo(f'skipped: {found}', err=True)
+                continue
+            for name, probability in found:
+                yield {'image': image, 'class': name, 'probability': probability}
+
     if layout == 'json':
-        print(json.dumps(rows, indent=2))
+        print('[', end='')
+        for number, row in enumerate(rows()):
+            print(',\n' if number else '\n', json.dumps(row), sep='', end='')
+        print('\n]')
     elif layout == 'csv':
         writer = csv.DictWriter(sys.stdout, fieldnames=['image', 'class', 'probability'])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(rows())
     else:
-        common.print_table(
-            [(row['image'], row['class'], f'{row["probability"]:.2%}') for row in rows]
-        )
+        width = max(map(len, predictor.class_names))
+        for row in rows():
+            print(f'{row["probability"]:7.2%}  {row["class"]:{width}}  {row["image"]}')
+    if skipped:
+        click.echo(f'{skipped:,} pictures were skipped', err=True)

@@ -2,15 +2,15 @@
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from vit_jax.data.class_folders import list_classes, list_folder
 from vit_jax.data.picture import read_bytes
-from vit_jax.data.records import Record
+from vit_jax.data.records import Record, unknown_split
 from vit_jax.errors import InputError
-
-ENDINGS = ('.jpg', '.jpeg', '.png', '.webp')
 
 
 class FolderSplit:
@@ -33,18 +33,27 @@ class FolderSplit:
         path = self._paths[index]
         return Record(read_bytes(path), self._labels[index], path)
 
+    def name(self, index: int) -> str:
+        """See `vit_jax.data.records.Split`."""
+        return self._paths[index]
+
 
 class FolderSource:
     """Pictures under PATH/SPLIT/CLASS/, or under PATH/CLASS/.
 
     If PATH/train exists, the folders in PATH are the splits. Otherwise they are the classes, and a
     hash of class and file name puts a tenth of the pictures into 'test' and the rest into 'train':
-    the same ones wherever the folder lies and whatever else is added to it.
+    the same ones wherever the folder lies and whatever else is added to it. A small folder whose
+    hashes would leave a split empty gives it one picture of each class that has two or more: the
+    one of the lowest hash to 'test', or of the highest to 'train'. As such a folder grows, a test
+    picture may yet become a training picture; from the first one that its own hash puts into
+    'test', no picture moves any more.
 
     Attributes:
       name: the SOURCE, 'folder:PATH'.
       class_names: in label order, which is alphabetical.
       channels: 3; every picture is converted to RGB.
+      notes: messages on what was left out.
 
     Raises:
       InputError: if the folder is missing or has no classes, a class has no pictures, or a class is
@@ -58,18 +67,19 @@ class FolderSource:
         self._root = Path(path).expanduser()
         if not self._root.is_dir():
             raise InputError(f'{self.name}: no such folder')
-        if (self._root / 'train').is_dir():
-            self._splits = {split.name: _pictures(split) for split in _folders(self._root)}
+        has_splits = (self._root / 'train').is_dir()
+        folders = list_folder(self._root).folders if has_splits else [self._root]
+        listed = {folder: list_classes(folder, has_splits) for folder in folders}
+        if has_splits:
+            self._splits = {folder.name: classes for folder, (classes, _) in listed.items()}
         else:
-            pictures = _pictures(self._root)
-            self._splits = {
-                split: {
-                    name: [path for path in paths if _is_test(name, path) == (split == 'test')]
-                    for name, paths in pictures.items()
-                }
-                for split in ('train', 'test')
-            }
+            self._splits = _split_by_hash(listed[self._root][0])
+        self.notes = [
+            f'{folder}: {note}' for folder, (_, notes) in listed.items() for note in notes
+        ]
         self.class_names = list(self._splits['train'])
+        if 'all' in self._splits:
+            raise InputError(f'{self._root / "all"}: rename this split; all stands for all of them')
         for split, classes in self._splits.items():
             if others := classes.keys() - set(self.class_names):
                 raise InputError(
@@ -84,7 +94,8 @@ class FolderSource:
         """The pictures of a split, sorted by class and name.
 
         Args:
-          split: a folder in PATH, or 'train' or 'test'; or a TFDS slice such as 'train[:99%]'.
+          split: a folder in PATH, or 'train' or 'test'; a TFDS slice such as 'train[:99%]'; or
+            'all'.
 
         Raises:
           InputError: if there is no such split, or it is empty.
@@ -101,10 +112,7 @@ class FolderSource:
         try:
             parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
         except (ValueError, NotImplementedError):  # such as for 'all[:80%]'
-            raise InputError(
-                f'{self.name}: expected one of the splits {", ".join(sorted(infos))}, or a slice '
-                f'of one (data.train_split, data.test_split), got {split!r}'
-            ) from None
+            raise unknown_split(self.name, infos, split) from None
         chosen = []
         for part in parts:
             # A slice is taken in a fixed random order, then sorted by class again.
@@ -118,39 +126,21 @@ class FolderSource:
         return FolderSplit(list(paths), list(labels), len(self.class_names))
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
-
-
-def _pictures(split: Path) -> dict[str, list[str]]:
-    """Class names and the pictures of each, both sorted.
-
-    Raises:
-      InputError: if there are no classes, or one has no pictures or an unprintable name.
-    """
-    classes = {
-        folder.name: sorted(
-            entry.path
-            for entry in os.scandir(folder)
-            if os.path.splitext(entry.name)[1].lower() in ENDINGS
-        )
-        for folder in _folders(split)
+def _split_by_hash(pictures: dict[str, list[str]]) -> dict[str, dict[str, list[str]]]:
+    """Splits → class names → pictures, see `FolderSource`."""
+    by_hash = {name: sorted(paths, key=partial(_digest, name)) for name, paths in pictures.items()}
+    num_test = {
+        name: sum(_digest(name, path)[0] < 26 for path in paths)  # of 256
+        for name, paths in by_hash.items()
     }
-    if unprintable := [name for name in classes if not name.isprintable()]:
-        raise InputError(f'{split}: expected printable class names, got {unprintable[0]!r}')
-    if not classes:
-        raise InputError(f'{split}: expected a folder for each class, got none')
-    for name, paths in classes.items():
-        if not paths:
-            raise InputError(
-                f'{split / name}: expected pictures ({", ".join(ENDINGS)}), got none; '
-                f'add some, or remove the folder'
-            )
-    return classes
-
-
-def _is_test(class_name: str, path: str) -> bool:
-    return _digest(class_name, path)[0] < 26  # of 256
+    if not any(num_test.values()):
+        num_test = {name: min(1, len(paths) - 1) for name, paths in by_hash.items()}
+    elif all(num_test[name] == len(paths) for name, paths in by_hash.items()):
+        num_test = {name: max(1, len(paths) - 1) for name, paths in by_hash.items()}
+    return {
+        'train': {name: sorted(paths[num_test[name] :]) for name, paths in by_hash.items()},
+        'test': {name: sorted(paths[: num_test[name]]) for name, paths in by_hash.items()},
+    }
 
 
 def _digest(class_name: str, path: str) -> bytes:

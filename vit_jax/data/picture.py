@@ -25,16 +25,16 @@ from vit_jax.data.jpeg import (
 )
 from vit_jax.errors import InputError
 
-PILLOW_FORMATS = (
-    'BMP',
-    'GIF',
-    'JPEG',
-    'JPEG2000',
-    'PNG',
-    'PPM',
-    'TIFF',
-    'WEBP',
-)  # none runs programs
+Image.init()  # registers Pillow's formats
+PILLOW_FORMATS = tuple(  # none runs programs
+    name
+    for name in ('BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP', 'AVIF')
+    if name in Image.OPEN  # AVIF came with Pillow 11.3
+)
+# Of picture files, in lower case: where a folder is searched, the others are left out.
+ENDINGS = frozenset(
+    ending for ending, name in Image.registered_extensions().items() if name in PILLOW_FORMATS
+)
 MAX_PIXELS = 2**26  # of a picture, by default; a larger one may be a decompression bomb
 USUAL_SCANS = 12  # of a progressive JPEG, each of which passes over all pixels
 # Twice the memory and time of other formats: its decoder holds 32 bits per channel.

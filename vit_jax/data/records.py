@@ -1,6 +1,6 @@
 """Examples as stored, before decoding, and what happens to unusable ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -36,6 +36,8 @@ class Record(NamedTuple):
 class Split(Protocol):
     """The records of a split, by index; many threads read it at once.
 
+    `name` says where a record is to be found, without reading it.
+
     Attributes:
       num_classes: of the data set.
       random_access: whether a record can be read without those before it; if not, `load` must be
@@ -48,6 +50,15 @@ class Split(Protocol):
     def load(self) -> None: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Record: ...
+    def name(self, index: int) -> str: ...
+
+
+def unknown_split(source: str, splits: Iterable[str], got: str) -> InputError:
+    """The error for a split that a source does not have, or a slice that cannot be taken."""
+    return InputError(
+        f'{source}: expected one of the splits {", ".join(sorted(splits))}, a slice of one, or '
+        f'all (data.train_split, data.test_split), got {got!r}'
+    )
 
 
 class Reader:

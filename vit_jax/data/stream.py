@@ -88,6 +88,16 @@ class Stream:
 
         return _decoded(row, order.steps, len(order.rows))
 
+    def gather(self, indices: np.ndarray) -> Batch:
+        """Images, as in evaluation, and labels of the usable examples with these indices."""
+        found = [self._reader.read(index, self._eval_pixels) for index in indices.tolist()]
+        images, labels = zip(*filter(None, found), strict=True) if found else ((), ())
+        shape = (-1, *self._preprocessing.shape)
+        return {
+            'image': np.array(images, np.uint8).reshape(shape),
+            'label': np.array(labels, np.int32),
+        }
+
     def _eval_pixels(self, record: Record) -> np.ndarray:
         return self._preprocessing.resize(record.decode())
 

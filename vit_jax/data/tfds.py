@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import file_utils
 
-from vit_jax.data.records import Record
+from vit_jax.data.records import Record, unknown_split
 from vit_jax.data.tfrecord import TfRecords, convert
 from vit_jax.errors import InputError
 
@@ -54,12 +54,16 @@ class TfdsSplit:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> Record:
-        name = f'{self._name}, example {index}'
+        name = self.name(index)
         try:
             example = self._examples[index]
         except Exception as error:  # whatever array_record and protobuf raise on damaged files
             raise InputError(f'{name} cannot be read: {error}') from None
         return Record(example[self._image_key], int(example[self._label_key]), name)
+
+    def name(self, index: int) -> str:
+        """See `vit_jax.data.records.Split`."""
+        return f'{self._name}, example {index}'
 
 
 class TfdsSource:
@@ -74,10 +78,13 @@ class TfdsSource:
       name: the SOURCE, 'tfds:NAME'.
       class_names: in label order.
       channels: that its images are converted to, 1 or 3.
+      notes: none.
 
     Raises:
       InputError: if there is no such data set, or it has no labelled images.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(self, name: str, data_dir: str | None = None) -> None:
         from vit_jax.data import digits  # noqa: F401  (registers its builder with TFDS)
@@ -121,7 +128,7 @@ class TfdsSource:
         """The records of a split; prepares the data set first if necessary.
 
         Args:
-          split: a TFDS split, or a slice such as 'train[:99%]'.
+          split: a TFDS split, a slice such as 'train[:99%]', or 'all'.
 
         Raises:
           InputError: if there is no such split, it is empty, or it cannot be prepared.
@@ -137,11 +144,7 @@ class TfdsSource:
                 examples = self._builder.as_data_source(split=split, decoders=decoders)
             num_examples = len(examples)  # negative for 'train[5:2]', which is a ValueError
         except (ValueError, KeyError, NotImplementedError) as error:
-            raise InputError(
-                f'{self.name}: expected one of the splits '
-                f'{", ".join(sorted(self._builder.info.splits))}, or a slice of one '
-                f'(data.train_split, data.test_split), got {split!r}'
-            ) from error
+            raise unknown_split(self.name, self._builder.info.splits, split) from error
         except Exception as error:  # whatever array_record raises on damaged files
             raise InputError(f'{self.name}: {split!r} cannot be read: {error}') from None
         if num_examples == 0:

@@ -61,7 +61,8 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         learner, schedule = create_learner(config, start, splits.train, length, parallel.axis_name)
         train_step = parallel.train_step(learner.train_step)
         eval_step = parallel.eval_step(learner.eval_step)
-        print(*start.notes, f'{source.name}: {splits}, {len(source.class_names)} classes', sep='\n')
+        found = f'{source.name}: {splits}, {len(source.class_names)} classes'
+        print(*start.notes, found, *source.notes, sep='\n')
         print(run_summary(start.model, order, length.num_steps, run_directory))
 
         def save(tested: dict[str, float] | None) -> None:

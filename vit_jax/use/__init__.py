@@ -1,1 +1,1 @@
-"""What is done with a model: predict, evaluate, preview."""
+"""What is done with a model: predict, evaluate, report, preview, plot."""

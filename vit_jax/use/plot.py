@@ -31,13 +31,8 @@ def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str])
       InputError: if a run has no metrics yet, or the file cannot be written.
     """
     lines = {str(run): _read(run) for run in runs}
-    # Not pyplot, which would choose a window system.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 7.5), layout='constrained')
-    canvas = FigureCanvasAgg(figure)
-    if (kind := Path(output).suffix[1:].lower()) not in canvas.get_supported_filetypes():
+    figure = new_figure(11.0, 7.5)
+    if (kind := Path(output).suffix[1:].lower()) not in figure.canvas.get_supported_filetypes():
         raise InputError(f'{output}: expected a picture file such as curves.png')
     axes: Any = figure.subplots(2, 2)
     for axis, (name, label) in zip(axes.flat, PANELS.items(), strict=True):
@@ -62,6 +57,17 @@ def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str])
         figure.savefig(output, dpi=120, format=kind)
     except OSError as error:
         raise InputError(f'{output}: cannot be written: {error.strerror}') from None
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure, in inches."""
+    # Not pyplot, which would choose a window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _read(run: str | os.PathLike[str]) -> list[dict[str, Any]]:

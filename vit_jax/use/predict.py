@@ -1,15 +1,20 @@
 """A trained model as a function from pictures to class probabilities."""
 
+import itertools
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from vit_jax.data.memory import num_cores
 from vit_jax.data.picture import MAX_PIXELS, read_picture
 from vit_jax.errors import InputError
 from vit_jax.weights.reading import read_weights
@@ -18,6 +23,8 @@ from vit_jax.weights.reading import read_weights
 BATCH_SIZES = (1, 16, 128)
 
 Picture = np.ndarray | Image.Image | str | os.PathLike[str]
+Item = TypeVar('Item')
+Result = TypeVar('Result')
 
 
 class Predictor:
@@ -80,43 +87,109 @@ class Predictor:
         Raises:
           InputError: if something is not a picture.
         """
-        pictures = self._load(images)
+        _check_several(images)
+        pictures = list(images)
         probabilities = np.empty((len(pictures), len(self.class_names)), np.float32)
         for start in range(0, len(pictures), BATCH_SIZES[-1]):
-            chunk = pictures[start : start + BATCH_SIZES[-1]]
-            size = next(size for size in BATCH_SIZES if size >= len(chunk))
-            padded = np.zeros((size, *chunk.shape[1:]), np.uint8)
-            padded[: len(chunk)] = chunk
-            result = self._predict(self._variables, jnp.asarray(padded))
-            probabilities[start : start + len(chunk)] = result[: len(chunk)]
+            chunk = [self._read(picture) for picture in pictures[start : start + BATCH_SIZES[-1]]]
+            probabilities[start : start + len(chunk)] = self._classify(chunk)
         return probabilities
 
     def top_k(
         self, images: np.ndarray | Sequence[Picture], k: int = 5
     ) -> list[list[tuple[str, float]]]:
         """The k likeliest classes of each picture as (name, probability), likeliest first."""
-        if k < 1:
-            raise InputError(f'k: expected at least 1, got {k}')
-        probabilities = self(images)
-        order = np.argsort(-probabilities, axis=-1, kind='stable')[:, :k]
-        return [
-            [(self.class_names[index], float(row[index])) for index in indices]
-            for row, indices in zip(probabilities, order, strict=True)
-        ]
+        _check_k(k)
+        return [self._likeliest(row, k) for row in self(images)]
 
-    def _load(self, images: np.ndarray | Sequence[Picture]) -> np.ndarray:
-        if isinstance(images, (str, os.PathLike, Image.Image)):
-            raise InputError('expected a sequence of pictures, got one; put it in a list')
-        if isinstance(images, np.ndarray | jax.Array) and images.ndim != 4:
-            raise InputError(
-                f'expected an array [b, h, w, c], got {list(images.shape)}; '
-                f'put a single picture in a list'
-            )
-        pictures = [self._preprocessing.resize(self._open(image)) for image in images]
-        shape = (len(pictures), *self._preprocessing.image_size, self._preprocessing.channels)
-        return np.array(pictures, np.uint8).reshape(shape)
+    def stream(
+        self, images: Iterable[Picture], k: int = 5, on_error: str = 'raise'
+    ) -> Iterator[tuple[Picture, list[tuple[str, float]] | InputError]]:
+        """`top_k` of any number of pictures, one by one, in bounded memory.
 
-    def _open(self, image: Picture) -> np.ndarray | Image.Image:
+        Threads decode up to 128 pictures ahead of those in the model, which takes 128 at once.
+
+        Args:
+          images: paths, PIL images and uint8 arrays; asked for as they are needed.
+          k: classes per picture.
+          on_error: what to do about something that is not a picture: 'raise', after all pictures
+            before it; or 'skip', to yield the error in place of its classes.
+
+        Yields:
+          Each picture as given, with its classes as from `top_k`, or its error.
+
+        Raises:
+          InputError: on the first picture, if k or on_error is wrong; and see on_error.
+        """
+        _check_several(images)
+        _check_k(k)
+        if on_error not in ('raise', 'skip'):
+            raise InputError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
+        with closing(read_ahead(images, self._read_or_error, BATCH_SIZES[-1])) as read:
+            while chunk := list(itertools.islice(read, BATCH_SIZES[-1])):
+                pixels = [found for _, found in chunk if not isinstance(found, InputError)]
+                rows = iter(self._classify(pixels) if pixels else ())
+                for image, found in chunk:
+                    if not isinstance(found, InputError):
+                        yield image, self._likeliest(next(rows), k)
+                    elif on_error == 'skip':
+                        yield image, found
+                    else:
+                        raise found
+
+    def _classify(self, images: list[np.ndarray]) -> Float32[np.ndarray, 'b k']:
+        """Probabilities of at most 128 images of the model's size."""
+        size = next(size for size in BATCH_SIZES if size >= len(images))
+        padded = np.zeros((size, *self._preprocessing.shape), np.uint8)
+        for row, image in zip(padded, images, strict=False):
+            row[:] = image
+        return np.asarray(self._predict(self._variables, jnp.asarray(padded)))[: len(images)]
+
+    def _likeliest(self, row: Float32[np.ndarray, 'k'], k: int) -> list[tuple[str, float]]:
+        order = np.argsort(-row, kind='stable')[:k]
+        return [(self.class_names[index], float(row[index])) for index in order]
+
+    def _read(self, image: Picture) -> UInt8[np.ndarray, 'h w c']:
         if isinstance(image, (str, os.PathLike)):
-            return read_picture(image, self._max_pixels)
-        return image if isinstance(image, Image.Image) else np.asarray(image)
+            return self._preprocessing.resize(read_picture(image, self._max_pixels))
+        picture = image if isinstance(image, Image.Image) else np.asarray(image)
+        return self._preprocessing.resize(picture)
+
+    def _read_or_error(self, image: Picture) -> np.ndarray | InputError:
+        try:
+            return self._read(image)
+        except InputError as error:
+            return error
+
+
+def _check_several(images: Any) -> None:
+    if isinstance(images, (str, os.PathLike, Image.Image)):
+        raise InputError('expected a sequence of pictures, got one; put it in a list')
+    if isinstance(images, np.ndarray | jax.Array) and images.ndim != 4:
+        raise InputError(
+            f'expected an array [b, h, w, c], got {list(images.shape)}; '
+            f'put a single picture in a list'
+        )
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise InputError(f'k: expected at least 1, got {k}')
+
+
+def read_ahead(
+    items: Iterable[Item], read: Callable[[Item], Result], ahead: int
+) -> Generator[tuple[Item, Result], None, None]:
+    """Each item and what is read of it, in order; one thread per core reads `ahead` items ahead."""
+    pool = ThreadPoolExecutor(num_cores())
+    try:
+        pending: deque[tuple[Item, Future[Result]]] = deque()
+        for item in items:
+            pending.append((item, pool.submit(read, item)))
+            if len(pending) > ahead:
+                first, result = pending.popleft()
+                yield first, result.result()
+        for item, result in pending:
+            yield item, result.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
