@@ -1,8 +1,8 @@
 """scikit-learn's 1,797 handwritten digits: from pictures to a trained run, offline.
 
 Source: our own recipe; the data set is described in `vit_jax/data/digits.py`.
-Command: python train.py --config=configs/digits.py
-Hardware and time: 2 CPU cores, 86 s. Result: 99.17 ± 0.48 % (README, "Measured").
+Command: vit_jax train digits
+Hardware and time: 2 CPU cores, 2 min. Result: 99.63 ± 0.32 % (docs/measured.md).
 """
 
 import ml_collections
@@ -28,9 +28,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.mlp_dim = 128
     config.model.pool = 'mean'
 
-    config.model.remat = 'full'  # 1.4 times the images/s of 'none' (README, "Measured")
+    config.model.remat = 'full'  # 1.4 times the images/s of 'none' (docs/measured.md)
 
-    config.optim.warmup_steps = 100
     config.optim.b2 = 0.95  # the default averages over 1,000 steps, too long for a run of 1,400
 
     config.augment.horizontal_flip = False

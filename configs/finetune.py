@@ -8,7 +8,7 @@ Command: vit_jax train finetune --workdir=runs/finetuned
   --config.init.weights=runs/pretrained --config.data.source=tfds:cifar10
 A file without its number of heads needs --config.model.heads=…, one without its normalisation
 --config.data.mean=… --config.data.std=….
-Not run at this length; README, "Fine-tune", has the result of a short run with these settings.
+Not run at this length; docs/measured.md has the result of a short run with these settings.
 """
 
 import ml_collections

@@ -27,7 +27,7 @@ def test_every_recipe_fits_data_of_any_size(num_examples):
         length = run_length(config, num_examples)
         assert length.num_steps == max(1, -(-config.num_epochs * num_examples // config.batch_size))
         assert length.warmup == length.num_steps // 20
-        assert length.log_every == min(100, length.num_steps // 20)
+        assert length.log_every == max(1, min(100, length.num_steps // 20))
 
 
 def test_durations_are_given_in_steps_or_epochs():

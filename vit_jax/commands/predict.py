@@ -58,14 +58,15 @@ def command(
         weights, max_pixels=max_pixels or MAX_PIXELS, mean=mean, std=std, **overrides
     )
     common.print_notes(weights, predictor.notes)
-    skipped = 0
+    total = skipped = 0
 
     def rows() -> Iterator[dict[str, Any]]:
-        nonlocal skipped
+        nonlocal total, skipped
         # A bar only where the answers go elsewhere.
         hidden = sys.stdout.isatty() or not sys.stderr.isatty()
         results = predictor.stream(pictures, top_k, on_error or 'raise')
         for image, found in tqdm(results, unit=' pictures', disable=hidden):
+            total += 1
             if isinstance(found, InputError):
                 skipped += 1
                 click.echo(f'skipped: {found}', err=True)
@@ -87,4 +88,4 @@ def command(
         for row in rows():
             print(f'{row["probability"]:7.2%}  {row["class"]:{width}}  {row["image"]}')
     if skipped:
-        click.echo(f'{skipped:,} pictures were skipped', err=True)
+        click.echo(f'skipped: {skipped:,} of {total:,} pictures', err=True)

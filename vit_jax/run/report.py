@@ -68,7 +68,9 @@ class Reporter:
         self._bar = tqdm(
             initial=first_step,
             total=num_steps,
-            disable=not (sys.stderr.isatty() or 'ipykernel' in sys.modules),  # or in a notebook
+            # In a notebook, a bar is replaced only by what follows on the same output.
+            file=sys.stdout if (in_notebook := 'ipykernel' in sys.modules) else sys.stderr,
+            disable=not (in_notebook or sys.stderr.isatty()),
             dynamic_ncols=True,
             bar_format='{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left',
         )

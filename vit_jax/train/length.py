@@ -73,7 +73,9 @@ def run_length(config: Any, num_examples: int) -> Length:
     return Length(
         num_steps,
         warmup,
-        min(100, num_steps // 20) if config.log_every_steps is None else config.log_every_steps,
+        max(1, min(100, num_steps // 20))
+        if config.log_every_steps is None
+        else config.log_every_steps,
         duration(config, 'eval_every'),
         duration(config, 'checkpoint_every'),
     )

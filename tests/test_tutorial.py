@@ -1,0 +1,26 @@
+"""The tutorial, executed cell by cell in an empty folder."""
+
+import os
+import sys
+
+import nbformat
+import processes
+from nbclient import NotebookClient
+
+
+def test_the_tutorial_runs(tmp_path, monkeypatch):
+    monkeypatch.delenv('XLA_FLAGS')  # eight devices
+    monkeypatch.setenv('PYTHONPATH', str(processes.ROOT))
+    monkeypatch.setenv('PATH', os.path.dirname(sys.executable), prepend=os.pathsep)
+    notebook = nbformat.read(processes.ROOT / 'docs' / 'tutorial.ipynb', as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("'num_steps': 300", "'num_steps': 20")
+    client = NotebookClient(notebook, timeout=200, resources={'metadata': {'path': tmp_path}})
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get('outputs', [])]
+    shown = '\n'.join(output.get('text', '') for output in outputs)
+    assert '20/20' in shown and 'left' in shown  # the bar
+    pictures = [output for output in outputs if 'image/png' in output.get('data', {})]
+    assert len(pictures) == 4
+    result = next(cell for cell in notebook.cells if cell.source.startswith('result ='))
+    assert "'split': 'test'" in result.outputs[-1].data['text/plain']
