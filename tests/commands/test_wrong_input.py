@@ -39,7 +39,7 @@ COMMAND_LINES = [
     ('train digits --config.data.source=tfds:mnsit', 'did you mean tfds:mnist?'),
     ('train digits --config.model.variant=S16', "expected a variant such as 'B/16'"),
     ('predict', "Missing argument 'RUN|WEIGHTS'. See vit_jax predict --help."),
-    ('predict runs/none a.png', 'runs/none: no such file or run directory'),
+    ('predict runs/none a.png', 'a.png: no such file or folder'),
     ('evaluate .', '.: expected a run directory with description.json, or a Hugging Face folder'),
     ('evaluate runs/none --on-error ignore', "'ignore' is not one of 'raise', 'skip'"),
     ('plot runs/none -o a.png', 'runs/none: expected a run directory'),

@@ -68,7 +68,6 @@ def test_wrong_input_exits_with_one_line_and_status_2(wrong, message, flags, tmp
             "config.py, line 1: ModuleNotFoundError: No module named 'nothing",
         ),
         ('x = "\xff"', 'config.py, line 1: SyntaxError'),
-        ('x = 1', 'config.py: expected get_config() to return a ConfigDict'),
         ('def get_config():\n  return 1 / 0', 'config.py, line 2: ZeroDivisionError'),
         ('def get_config():\n  return 3', 'expected get_config() to return a ConfigDict, got 3'),
         (
@@ -153,7 +152,7 @@ def test_help_and_errors_name_the_recipes(capsys):
     assert all(name in output for name in recipes.split(', '))
     assert train_py('--config.num_steps=3') == 2
     error = capsys.readouterr().err
-    assert f'Expected one config, {recipes} or a file of your own; got none' in error
+    assert f'Expected one config, {recipes} or a file of your own, got none.' in error
     assert train_py('digits', '--config.num_step=3') == 2
     assert 'did you mean num_steps?' in capsys.readouterr().err
 

@@ -227,7 +227,34 @@ def test_predict_command_prints_table_json_and_csv(
 
     assert main(command) == 0
     table = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert table == [[path, name, f'{value:.2%}'] for path, name, value in expected]
+    assert table == [[f'{value:.2%}', name, path] for path, name, value in expected]
+
+
+def test_a_bad_picture_in_a_folder_does_not_cost_the_other_answers(
+    predictor, run_directory, tmp_path, capsys, monkeypatch
+):
+    good = [str(tmp_path / name) for name in ('a.png', 'inner/c.bmp')]
+    (tmp_path / 'inner').mkdir()
+    for path in good:
+        Image.linear_gradient('L').save(path)
+    bad = tmp_path / 'b.jpg'
+    bad.write_text('no picture')
+    command = ['predict', str(run_directory), '--top-k', '1', '--format', 'json']
+    pattern = str(tmp_path / '**' / '*.[pb]*')
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO('\n'.join(good).encode())))
+    ((name, probability),) = predictor.top_k(good[:1], 1)[0]
+    for paths in ([str(tmp_path)], [pattern], ['-', str(bad)]):
+        assert main([*command, *paths, '--on-error', 'skip']) == 0
+        output, errors = capsys.readouterr()
+        rows = json.loads(output)
+        assert [row['image'] for row in rows] == good
+        assert {row['class'] for row in rows} == {name}
+        assert rows[0]['probability'] == pytest.approx(probability, abs=1e-6)
+        if paths != [pattern]:
+            assert str(bad) in errors and 'skipped: 1 of 3 pictures' in errors
+    assert main([*command, str(tmp_path)]) == 2
+    errors = capsys.readouterr().err
+    assert str(bad) in errors and errors.count('\n') == 1
 
 
 def test_summary_command_counts_every_parameter(run_directory, capsys):
@@ -282,8 +309,8 @@ def test_failing_commands_exit_with_one_line_and_status_2(run_directory, tmp_pat
         (['predict', str(run_directory), str(tmp_path / 'text.png')], 'expected a picture'),
         (['predict', str(run_directory), str(tmp_path / 'nothing.png')], 'no such file'),
         (['predict', str(tmp_path), str(tmp_path / 'text.png')], 'expected a run directory'),
-        (['predict', str(run_directory), 'a.png', '--top-k', '0'], 'expected at least 1, got 0'),
-        (['predict', str(run_directory), 'a.png', '--step', 'worst'], 'no checkpoint worst'),
+        (['predict', str(run_directory), large, '--top-k', '0'], 'expected at least 1, got 0'),
+        (['predict', str(run_directory), large, '--step', 'worst'], 'no checkpoint worst'),
         (['summary', str(tmp_path / 'nowhere')], 'expected a variant'),
     ]:
         assert main(command) == 2

@@ -69,8 +69,8 @@ class Reporter:
             initial=first_step,
             total=num_steps,
             # In a notebook, a bar is replaced only by what follows on the same output.
-            file=sys.stdout if (in_notebook := 'ipykernel' in sys.modules) else sys.stderr,
-            disable=not (in_notebook or sys.stderr.isatty()),
+            file=sys.stdout if _in_notebook() else sys.stderr,
+            disable=not (_in_notebook() or sys.stderr.isatty()),
             dynamic_ncols=True,
             bar_format='{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left',
         )
@@ -196,6 +196,11 @@ class Reporter:
             left = (self._num_steps - step) * self._batch_size / speed
             text += f'{show_speed(metrics)}, {tqdm.format_interval(left)} left'
         tqdm.write(text)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get('IPython')
+    return ipython is not None and hasattr(ipython.get_ipython(), 'kernel')
 
 
 def show_speed(metrics: dict[str, float]) -> str:
