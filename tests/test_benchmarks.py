@@ -8,6 +8,8 @@ from PIL import Image
 from processes import ROOT
 from sklearn.datasets import load_sample_image
 
+pytestmark = pytest.mark.slow
+
 
 def run(script, output, *options):
     script = ROOT / 'benchmarks' / script
@@ -44,7 +46,6 @@ def test_accelerator_writes_its_table_without_jaxtyping(tmp_path, monkeypatch):
     assert len(lines) == len(result['rows'])
 
 
-@pytest.mark.slow
 def test_race_writes_its_table(tmp_path):
     result, markdown = run('race.py', tmp_path / 'race.json')
     racers = result['races']['toy']['racers']
@@ -57,7 +58,6 @@ def test_race_writes_its_table(tmp_path):
     assert markdown.count('| toy: ') == 4
 
 
-@pytest.mark.slow
 def test_input_pipeline_writes_its_table(tmp_path):
     photographs = tmp_path / 'photographs'
     china = Image.fromarray(load_sample_image('china.jpg'))
@@ -74,7 +74,6 @@ def test_input_pipeline_writes_its_table(tmp_path):
     assert min(result['gather'].values()) > 0
 
 
-@pytest.mark.slow
 def test_damaged_run_directories_never_give_other_numbers(tmp_path, data_dir):
     command = [ROOT / 'benchmarks' / 'damage.py', '--cases', 8, '--data-dir', data_dir]
     _, errors = processes.run(*command, '--output', tmp_path / 'damage.json')

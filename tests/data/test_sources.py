@@ -43,6 +43,7 @@ def test_predict_preprocesses_as_evaluation_does(photographs, tmp_path):
     assert loss == pytest.approx(result['loss'], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_cifar10_as_a_folder_of_pictures_trains(tmp_path):
     if not CIFAR.exists():
         pytest.skip(f'needs {CIFAR.name} beside the project')

@@ -25,6 +25,7 @@ def final_params(workdir):
     return vit_jax.load_weights(workdir)[1]
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_runs_end_like_undisturbed_ones(tmp_path, data_dir):
     """Real processes and signals at random moments; `benchmarks/survival.py` sends more."""
     seed = random.randrange(1000)

@@ -1,5 +1,6 @@
 """Shapes: of images that fit a ViT, and of its parameters, without computing anything."""
 
+import functools
 import math
 from typing import Any
 
@@ -41,6 +42,7 @@ def check_images(vit: Any, shape: tuple[int, ...]) -> None:
         )
 
 
+@functools.lru_cache(maxsize=16)
 def abstract_variables(vit: Any) -> Any:
     """Shapes and dtypes of a ViT's variables, as `jax.ShapeDtypeStruct`."""
     images = jax.ShapeDtypeStruct((1, *pair(vit.image_size), vit.channels), np.float32)
