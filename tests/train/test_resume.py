@@ -33,6 +33,7 @@ def test_killed_and_interrupted_runs_end_like_undisturbed_ones(tmp_path, data_di
     assert result['failures'] == [] and result['layouts: kills'] == 1
 
 
+@pytest.mark.slow
 def test_full_disk_ends_in_one_line_and_loses_no_checkpoint(tmp_path, data_dir):
     if shutil.which('unshare') is None or os.system('unshare --map-root-user --mount true'):
         pytest.skip('needs the right to mount a file system in a namespace')
