@@ -66,6 +66,21 @@ def digits_config(data_dir):
     return small_digits_config(data_dir)
 
 
+@pytest.fixture(scope='session')
+def shared_digits_run(data_dir, tmp_path_factory):
+    from vit_jax.train.trainer import train
+
+    path = tmp_path_factory.mktemp('digits') / 'run'
+    train(small_digits_config(data_dir), str(path))
+    return path
+
+
+@pytest.fixture
+def digits_run(shared_digits_run, tmp_path):
+    """Makes `tmp_path` a finished run of `digits_config`; each test has a copy."""
+    shutil.copytree(shared_digits_run, tmp_path, dirs_exist_ok=True)
+
+
 def small_digits_config(data_dir):
     """`configs/digits.py`, small enough to train in a test."""
     from configs import digits

@@ -17,8 +17,7 @@ from vit_jax.train.start import describe
 from vit_jax.train.trainer import train
 
 
-def test_workdir_of_another_model_is_refused_and_left_alone(digits_config, tmp_path):
-    train(digits_config, str(tmp_path))
+def test_workdir_of_another_model_is_refused_and_left_alone(digits_config, digits_run, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
     digits_config.model.dim = 24
     digits_config.data.mean = (0.4,)
@@ -32,8 +31,7 @@ def test_workdir_of_another_model_is_refused_and_left_alone(digits_config, tmp_p
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
 
 
-def test_other_changes_are_allowed_and_reported(digits_config, tmp_path, capsys):
-    train(digits_config, str(tmp_path))
+def test_other_changes_are_allowed_and_reported(digits_config, digits_run, tmp_path, capsys):
     digits_config.num_steps = 8
     digits_config.optim.learning_rate = 1e-4
     train(digits_config, str(tmp_path))
@@ -80,8 +78,7 @@ def test_changed_numbers_of_examples_are_reported(photographs, tmp_path, capsys)
     assert 'test has' not in printed
 
 
-def test_run_older_than_an_option_resumes(digits_config, tmp_path, capsys):
-    train(digits_config, str(tmp_path))
+def test_run_older_than_an_option_resumes(digits_config, digits_run, tmp_path, capsys):
     config = json.loads((tmp_path / 'config.json').read_text())
     del config['data']['crop_fraction'], config['data']['repeats'], config['checksum']
     (tmp_path / 'config.json').write_text(json.dumps(config))
@@ -107,8 +104,7 @@ def test_resolved_options_are_compared(tmp_path, capsys):
         check_resumable(tmp_path, *described(variant='Ti/4', num_registers=1))
 
 
-def test_finished_run_keeps_its_config(digits_config, tmp_path):
-    train(digits_config, str(tmp_path))
+def test_finished_run_keeps_its_config(digits_config, digits_run, tmp_path):
     before = (tmp_path / 'config.json').read_bytes()
     digits_config.optim.learning_rate = 1.0
     train(digits_config, str(tmp_path))
@@ -135,8 +131,9 @@ def test_lock_is_released_while_an_error_is_kept(tmp_path):
 @pytest.mark.parametrize(
     'damage', ['gone', '[]', '{"train": 1, "checksum": "0"}', '{"train": "96"}']
 )
-def test_files_that_nothing_depends_on_are_begun_again(digits_config, tmp_path, damage, capsys):
-    train(digits_config, str(tmp_path))
+def test_files_that_nothing_depends_on_are_begun_again(
+    digits_config, digits_run, tmp_path, damage, capsys
+):
     path = tmp_path / 'examples.json'
     path.unlink() if damage == 'gone' else path.write_text(damage)
     digits_config.num_steps = 7

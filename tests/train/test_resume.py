@@ -153,8 +153,7 @@ def test_checkpoints_by_the_clock_are_not_evaluated(digits_config, tmp_path):
     assert [line['step'] for line in lines if line['split'] == 'test'] == [6]
 
 
-def test_metrics_without_a_checkpoint_stop_the_run(digits_config, tmp_path):
-    train(digits_config, str(tmp_path))
+def test_metrics_without_a_checkpoint_stop_the_run(digits_config, digits_run, tmp_path):
     shutil.rmtree(tmp_path / 'checkpoints')
     before = (tmp_path / 'metrics.jsonl').read_bytes()
     with pytest.raises(InputError, match='has metrics up to step 6, but no checkpoint'):
@@ -193,8 +192,7 @@ def test_finished_run_is_reported_and_not_trained_further(digits_config, tmp_pat
     assert again['accuracy'] == first['accuracy'] and again['step'] == 6
 
 
-def test_resuming_drops_metrics_of_unsaved_steps(digits_config, tmp_path, capsys):
-    train(digits_config, str(tmp_path))
+def test_resuming_drops_metrics_of_unsaved_steps(digits_config, digits_run, tmp_path, capsys):
     with (tmp_path / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 7, "split": "train", "loss": 1.0, "accuracy": 0.5}\n{"step": 8, "spl')
     digits_config.num_steps = 8
