@@ -224,7 +224,6 @@ def test_converting_from_format_to_format_keeps_the_logits(tmp_path):
         ('timm', dict(norm_eps=1e-5)),
         ('timm', dict(gelu='tanh')),
         ('timm', dict(pool='mean')),
-        ('timm', dict(posemb='sincos2d')),
         ('timm', dict(representation_size=8)),
         ('google', dict(gelu='erf')),
         ('google', dict(qkv_bias=False)),
@@ -255,3 +254,21 @@ def test_models_that_a_format_cannot_express_are_not_saved(format, options, tmp_
         with pytest.raises(InputError, match=f'expected a model with .*{name}=|class_token=False'):
             vit_jax.save_weights(path, model, variables, format=format)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('posemb', ['sincos2d', 'learned_patches'])
+@pytest.mark.parametrize('format', ['seed', 'timm', 'huggingface'])
+def test_fixed_positions_become_learned_ones_of_the_same_function(format, posemb, tmp_path):
+    options = {'seed': {}, 'timm': dict(norm_eps=1e-6), 'huggingface': {}}[format]
+    sizes = dict(image_size=8, patch_size=4, num_classes=3, dim=8, depth=1, heads=2, mlp_dim=8)
+    model = vit_jax.ViT(**sizes, dim_head=4, posemb=posemb, **options)
+    variables = random_variables(model)
+    path = tmp_path / ('x' if format == 'huggingface' else 'x.safetensors')
+    vit_jax.save_weights(path, model, variables, format=format)
+    other, others = vit_jax.load_weights(path)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    if format != 'timm' or posemb == 'sincos2d':
+        assert other.posemb == 'learned'
+    np.testing.assert_allclose(
+        other.apply(others, images), model.apply(variables, images), atol=1e-5
+    )

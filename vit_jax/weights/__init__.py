@@ -11,6 +11,7 @@ from vit_jax.model.vit import ViT
 from vit_jax.weights.accounting import from_flax, shorten
 from vit_jax.weights.files import TORCH, write_tensors
 from vit_jax.weights.huggingface_folder import write_folder
+from vit_jax.weights.positions import with_learned_positions
 from vit_jax.weights.reading import FORMATS, Weights, describe, flatten, read_weights
 
 __all__ = ['Weights', 'load_weights', 'read_weights', 'save_weights']
@@ -80,13 +81,15 @@ def save_weights(
         raise InputError(
             f"{path}: expected '.npz' for format 'google' and for no other, got format {format!r}"
         )
-    FORMATS[format].check(model)
     params = flatten(variables)
     if (shapes := {n: x.shape for n, x in params.items()}) != parameter_shapes(model):
         wrong = dict(set(shapes.items()) ^ set(parameter_shapes(model).items()))
         raise InputError(
             f'variables do not match the model; missing, extra or misshaped: {shorten(wrong)}'
         )
+    if model.posemb not in FORMATS[format].EXPRESSIBLE.get('posemb', (model.posemb,)):
+        model, params = with_learned_positions(model, params)
+    FORMATS[format].check(model)
     described = describe(path, description or {}, model.num_classes)
     arrays = from_flax(params, FORMATS[format].entries(model))
     write = write_folder if format == 'huggingface' else write_tensors
