@@ -11,7 +11,9 @@ from vit_jax.errors import InputError
 
 @click.command()
 @click.argument('weights', metavar=common.WEIGHTS)
-@click.option('--data', metavar='SOURCE', help="tfds:NAME or folder:PATH.  [default: the run's]")
+@click.option(
+    '--data', metavar='SOURCE', help="Data: tfds:NAME or folder:PATH.  [default: the run's]"
+)
 @click.option('--data-dir', metavar='FOLDER', help="Where TFDS keeps data.  [default: the run's]")
 @click.option('--split', help="Of the data; all: every split.  [default: the run's test split]")
 @click.option('--report', metavar='FOLDER', help='Write a report with pictures into a folder.')
