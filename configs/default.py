@@ -16,14 +16,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_epochs = 100.0  # passes over the training split
     config.batch_size = 128  # examples per step over all devices, in evaluation too
 
-    # Durations are in steps or in epochs; steps win if both are set. If neither is, these periods
-    # and the warm-up are a twentieth of the run each. 0: only at the end.
-    config.log_every_steps = config_dict.placeholder(int)  # training metrics; None: at most 100
-    config.eval_every_steps = config_dict.placeholder(int)  # the whole test split
-    config.eval_every_epochs = config_dict.placeholder(float)
-    # Saves the run. It also evaluates, to know the best checkpoint.
+    # Periods and the warm-up are in steps or in epochs; steps win if both are set. Unset (None),
+    # each is a twentieth of the run.
+
+    # Training metrics; 0: only at the end; None: a twentieth of the run, at most 100.
+    config.log_every_steps = config_dict.placeholder(int)
+    # The whole test split; 0: only with checkpoints; None: a twentieth of the run.
+    config.eval_every_steps = config_dict.placeholder(int)
+    config.eval_every_epochs = config_dict.placeholder(float)  # the same in epochs
+    # Saves the run, and evaluates, to know the best checkpoint; 0: only at the end; None: a
+    # twentieth of the run.
     config.checkpoint_every_steps = config_dict.placeholder(int)
-    config.checkpoint_every_epochs = config_dict.placeholder(float)
+    config.checkpoint_every_epochs = config_dict.placeholder(float)  # the same in epochs
     # Without evaluating, so that a killed run loses no more than this; 0: never.
     config.checkpoint_every_minutes = 10.0
     # Also logs the metrics to this project of Weights & Biases (pip install wandb).
@@ -58,6 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
     # can hold a picture of any size.
     config.data.max_pixels = 2**26
     # Repeated augmentation: copies of each example in its batch, augmented independently.
+    # batch_size counts the copies, so an epoch has as many times the steps.
     config.data.repeats = 1
 
     # Initial parameters: random, or read from `weights`. Weights bring their architecture; set in
@@ -120,9 +125,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim = ml_collections.ConfigDict()
     config.optim.name = 'adamw'  # 'adamw' or 'sgd'
     config.optim.learning_rate = 1e-3  # the peak
-    # Linear from 0; a cosine to 0 follows.
+    # Linear from 0; a cosine to 0 follows. None: a twentieth of the run.
     config.optim.warmup_steps = config_dict.placeholder(int)
-    config.optim.warmup_epochs = config_dict.placeholder(float)
+    config.optim.warmup_epochs = config_dict.placeholder(float)  # the same in epochs
     config.optim.weight_decay = 0.05  # multiplied by the learning rate; kernels only
     config.optim.b1 = 0.9  # decay of the first moment; sgd's momentum
     config.optim.b2 = 0.999  # decay of the second moment

@@ -37,6 +37,10 @@ _ON_FIRST_USE = {
 }
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Imports on first use what is slow to import, so that a command starts at once."""
     if name == 'train':  # the package of that name, which is callable

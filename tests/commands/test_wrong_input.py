@@ -17,6 +17,7 @@ COMMAND_LINES = [
     ('train --config.seed=1', 'got none'),
     ('train digits --workdri=x', "No such option '--workdri'. Did you mean '--workdir'?"),
     ('train digits --workdir', "Option '--workdir' requires an argument."),
+    ('train digits --batch_size=3', "'--config.batch_size'"),
     ('train digits -x', "No such option '-x'."),
     ('train digits --config.learning_rate=0.1', 'did you mean optim.learning_rate?'),
     ('train digits --config.optm.b1=0.9', 'no such option: optm.b1; did you mean optim.b1?'),

@@ -156,7 +156,7 @@ def test_skipped_examples_are_counted_and_named(folder, tmp_path, memory_gib, ca
     config = small_config(folder, **settings)
     train(config, str(tmp_path / 'run'))
     printed = capsys.readouterr().out
-    assert '6 examples were skipped, see skipped.json' in printed
+    assert 'examples skipped: 6, see skipped.json' in printed
     assert f'{folder}/train: 1 file left out: .txt\n' in printed
     skipped = read_json(tmp_path / 'run' / 'skipped.json')
     assert sorted(map(int, skipped['train'])) == sorted(indices)
@@ -200,7 +200,7 @@ def test_skipped_examples_are_remembered_on_resume(folder, tmp_path, memory_gib,
     for path in (folder / 'train').glob('*/*'):  # all repaired
         Image.new('RGB', (20, 24)).save(path)
     train(small_config(folder, **settings, num_steps=7), str(tmp_path))
-    assert '6 examples were skipped' in capsys.readouterr().out
+    assert 'examples skipped: 6' in capsys.readouterr().out
 
 
 def test_stream_replaces_a_bad_example_with_the_next(folder):
@@ -277,5 +277,5 @@ def test_train_py_exits_with_one_line_and_status_2_and_resumes(folder, tmp_path,
     assert train_py(*command, '--config.data.on_error=skip') == 0
     output, error = capsys.readouterr()
     assert 'of 12 steps are done' in output
-    assert '1 examples were skipped, see skipped.json' in output
+    assert 'examples skipped: 1, see skipped.json' in output
     assert error == ''

@@ -52,7 +52,7 @@ def test_run_directory_is_complete(digits_config, tmp_path, capsys, monkeypatch)
     printed = capsys.readouterr().out.splitlines()
     pictures = '96 pictures in memory to train on, 48 pictures in memory to test'
     assert printed[0] == f'tfds:digits: {pictures}, 10 classes'
-    assert printed[1] == '6 steps of 16 pictures: 1.0 epochs of 6.0 steps'
+    assert printed[1] == '6 steps of 16 pictures: 1.0 epochs of 6.0 steps; warm-up over 2'
     assert printed[2].endswith(f' GFLOP for a picture; 8 x cpu; writing to {tmp_path}')
     assert len(printed) == 8 and printed[-1].startswith('step 6/6  test')
 

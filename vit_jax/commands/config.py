@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from vit_jax.train.config import list_recipes, load_config
+from vit_jax.train.config import list_options, list_recipes, load_config
 
 # Lets click pass on the options that it does not know.
 SETTINGS = {'ignore_unknown_options': True}
@@ -47,7 +47,8 @@ def read_config(arguments: tuple[str, ...]) -> tuple[str, Any]:
                 for parameter in click.get_current_context().command.params
                 for option in parameter.opts
             ]
-            raise click.NoSuchOption(flag, possibilities=[*known, '--config'])
+            known += ['--config', *(f'--config.{name}' for name in list_options())]
+            raise click.NoSuchOption(flag, possibilities=known)
         if flag == '--config' and not equals and not rest:
             raise click.BadOptionUsage(flag, "Option '--config' requires an argument.")
         if not equals:

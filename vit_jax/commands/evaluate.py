@@ -69,4 +69,5 @@ def command(
         from vit_jax.use.report import write_report
 
         write_report(evaluation, report)
+        click.echo(f'{report}/report.md', err=True)
     print(json.dumps({'data': source, **evaluation.summary()}))

@@ -66,7 +66,7 @@ class FolderSource:
         self.name = f'folder:{path}'
         self._root = Path(path).expanduser()
         if not self._root.is_dir():
-            raise InputError(f'{self.name}: no such folder')
+            raise InputError(f'{self.name}: no such folder: {self._root.absolute()}')
         has_splits = (self._root / 'train').is_dir()
         folders = list_folder(self._root).folders if has_splits else [self._root]
         listed = {folder: list_classes(folder, has_splits) for folder in folders}

@@ -81,12 +81,13 @@ def run_length(config: Any, num_examples: int) -> Length:
     )
 
 
-def run_summary(model: ViT, order: TrainOrder, num_steps: int, run_directory: Any) -> str:
+def run_summary(model: ViT, order: TrainOrder, length: Length, run_directory: Any) -> str:
     """Two lines: the length of the run; its model, its devices and where it writes."""
     parameters = sum(map(math.prod, parameter_shapes(model).values()))
     return (
-        f'{num_steps:,} steps of {order.batch_size:,} pictures: {order.epochs(num_steps):,.1f} '
-        f'epochs of {1 / order.epochs(1):,.1f} steps\n'
+        f'{length.num_steps:,} steps of {order.batch_size:,} pictures: '
+        f'{order.epochs(length.num_steps):,.1f} epochs of {1 / order.epochs(1):,.1f} steps; '
+        f'warm-up over {length.warmup:,}\n'
         f'{parameters:,} parameters, {flops_per_image(model) / 1e9:,.3g} GFLOP for a picture; '
         f'{jax.device_count()} x {jax.devices()[0].device_kind}; writing to {run_directory}'
     )

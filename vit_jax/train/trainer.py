@@ -63,7 +63,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         eval_step = parallel.eval_step(learner.eval_step)
         found = f'{source.name}: {splits}, {len(source.class_names)} classes'
         print(*start.notes, found, *source.notes, sep='\n')
-        print(run_summary(start.model, order, length.num_steps, run_directory))
+        print(run_summary(start.model, order, length, run_directory))
 
         def save(tested: dict[str, float] | None) -> None:
             report.flush()  # raises if the last step has diverged
@@ -122,5 +122,5 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                     checkpoints.wait()  # raises if the checkpoint cannot be written
                     raise
             if count := add_skipped(run_directory, splits.skipped):
-                print(f'{run_directory}: {count} examples were skipped, see skipped.json')
+                print(f'{run_directory}: examples skipped: {count}, see skipped.json')
             return report.lines[-1]

@@ -145,8 +145,8 @@ def check_projection(model: ViT, format: str) -> None:
     inner_dim = model.heads * model.dim_head
     if model.heads == 1 or inner_dim != model.dim:
         raise InputError(
-            f'format {format!r}: expected several heads that split the {model.dim} features, '
-            f'got heads={model.heads}, dim_head={model.dim_head}'
+            f'format {format!r}: expected several heads with dim = heads * dim_head, got '
+            f'dim={model.dim}, heads={model.heads}, dim_head={model.dim_head}; train such a model'
         )
 
 

@@ -66,7 +66,7 @@ def write_folder(path: Path, arrays: Arrays, model: ViT, description: dict[str, 
     """
     taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if taken or not path.name or not path.parent.is_dir():
-        raise InputError(f'{path}: expected a new folder in an existing one')
+        raise InputError(f'{path}: expected a folder that does not exist yet, in one that does')
     class_names = description.get('class_names')
     names = class_names or _placeholders(model.num_classes)
     config = {
