@@ -180,7 +180,7 @@ def test_unwritable_paths_and_unknown_formats_raise(model_and_variables, tmp_pat
     assert not list(tmp_path.iterdir())
     (tmp_path / 'full').mkdir()
     (tmp_path / 'full' / 'thesis.tex').write_text('')
-    with pytest.raises(InputError, match='expected a new folder'):
+    with pytest.raises(InputError, match='expected a folder that does not exist yet'):
         vit_jax.save_weights(tmp_path / 'full', *model_and_variables, format='huggingface')
     assert [path.name for path in tmp_path.rglob('*')] == ['full', 'thesis.tex']
 
