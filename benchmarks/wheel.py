@@ -1,6 +1,6 @@
 """Tries the wheel alone: a fresh virtual environment, an empty folder, a new user's commands.
 
-python benchmarks/wheel.py    # 8 minutes on two cores, most of it installation and training
+python benchmarks/wheel.py    # 6 minutes on two cores, most of it training and installation
 
 It builds the wheel, installs it from PyPI's packages, and runs each command of the README, a config
 and a program of the user's own, and the tutorial. It ends at the first command that fails.

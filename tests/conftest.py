@@ -68,6 +68,7 @@ def digits_config(data_dir):
 
 @pytest.fixture(scope='session')
 def shared_digits_run(data_dir, tmp_path_factory):
+    """A finished run of `digits_config`, to read only."""
     from vit_jax.train.trainer import train
 
     path = tmp_path_factory.mktemp('digits') / 'run'

@@ -59,31 +59,6 @@ def test_wrong_input_exits_with_one_line_and_status_2(wrong, message, flags, tmp
     assert not list(tmp_path.glob('checkpoints/*'))
 
 
-@pytest.mark.parametrize(
-    'content, message',
-    [
-        ('def get_config(:', 'config.py, line 1: SyntaxError'),
-        (
-            'import nothing_there',
-            "config.py, line 1: ModuleNotFoundError: No module named 'nothing",
-        ),
-        ('x = "\xff"', 'config.py, line 1: SyntaxError'),
-        ('def get_config():\n  return 1 / 0', 'config.py, line 2: ZeroDivisionError'),
-        ('def get_config():\n  return 3', 'expected get_config() to return a ConfigDict, got 3'),
-        (
-            'import vit_jax\ndef get_config():\n  c = vit_jax.default_config()\n'
-            '  c.batch_size = "64"\n  return c',
-            'config.py, line 4: batch_size: expected int, got str 64',
-        ),
-    ],
-)
-def test_wrong_config_files_exit_with_one_line_and_status_2(content, message, tmp_path, capsys):
-    (tmp_path / 'config.py').write_bytes(content.encode('latin-1'))
-    assert train_py(f'--config={tmp_path}/config.py', f'--workdir={tmp_path}/run') == 2
-    errors = capsys.readouterr().err
-    assert message in errors and errors.count('\n') == 1
-
-
 def test_wrong_input_exits_with_one_line_as_a_process_too(flags):
     """Whatever jax, TFDS and absl print counts too."""
     output, errors = processes.run('train.py', *flags, '--config.batch_size=0', status=2)
@@ -104,22 +79,6 @@ def test_non_finite_loss_exits_with_one_line_and_status_1(flags, capsys):
     errors = capsys.readouterr().err
     assert errors.count('\n') == 1
     assert errors.startswith('train.py: step ') and 'was not saved' in errors
-
-
-def test_unknown_option_in_a_users_config_names_the_nearest(tmp_path, capsys):
-    path = tmp_path / 'mine.py'
-    path.write_text(
-        'import vit_jax\n'
-        'def get_config():\n'
-        '    config = vit_jax.default_config()\n'
-        '    config.num_step = 4\n'
-        '    return config\n'
-    )
-    assert train_py(f'--config={path}') == 2
-    errors = capsys.readouterr().err
-    assert (
-        errors == f'train.py: {path}, line 4: no such option: num_step; did you mean num_steps?\n'
-    )
 
 
 def test_terminal_shows_a_bar_with_loss_speed_and_time_left(flags):

@@ -6,7 +6,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from conftest import small_digits_config
 from flax.traverse_util import flatten_dict
 from PIL import Image
 from references.timm import random_timm
@@ -35,14 +34,6 @@ def pictures(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope='module')
-def pretrained(data_dir, tmp_path_factory):
-    """A run of `digits_config`."""
-    run = tmp_path_factory.mktemp('runs') / 'digits'
-    train(small_digits_config(data_dir), str(run))
-    return run
-
-
 @pytest.fixture
 def finetune_config(pictures):
     from configs import finetune
@@ -64,20 +55,21 @@ def metrics(run):
 
 
 def test_finetuned_run_works_with_every_command(
-    pretrained, finetune_config, pictures, tmp_path, capsys
+    shared_digits_run, finetune_config, pictures, tmp_path, capsys
 ):
-    finetune_config.init.weights = str(pretrained)
+    finetune_config.init.weights = str(shared_digits_run)
     finetune_config.model.remat = 'none'
     run = tmp_path / 'finetuned'
     last = train(finetune_config, str(run))
-    assert f'{pretrained}: new head of zeros: 10 → 3 classes' in capsys.readouterr().out
+    assert f'{shared_digits_run}: new head of zeros: 10 → 3 classes' in capsys.readouterr().out
     # A head of zeros gives every class the same probability.
     assert metrics(run)[0]['loss'] == pytest.approx(math.log(3), abs=1e-6)
     description = read_json(run / 'description.json')
     assert description['class_names'] == ('apple', 'brick', 'cloud')
     assert description['model']['dim'] == 16 and description['model']['num_classes'] == 3
     assert (
-        description['preprocessing'] == read_json(pretrained / 'description.json')['preprocessing']
+        description['preprocessing']
+        == read_json(shared_digits_run / 'description.json')['preprocessing']
     )
 
     picture = str(pictures / 'test' / 'brick' / '0.png')
@@ -105,10 +97,10 @@ def test_finetuned_run_works_with_every_command(
 
 
 def test_interrupted_finetuning_resumes_without_its_weights(
-    pretrained, finetune_config, tmp_path, monkeypatch
+    shared_digits_run, finetune_config, tmp_path, monkeypatch
 ):
     weights = tmp_path / 'weights'
-    shutil.copytree(pretrained, weights)
+    shutil.copytree(shared_digits_run, weights)
     finetune_config.init.weights = str(weights)
     finetune_config.optim.freeze = ('to_patch_embedding/*', 'transformer/0/*')
     finetune_config.optim.layer_decay = 0.5
@@ -131,15 +123,17 @@ def test_interrupted_finetuning_resumes_without_its_weights(
 
 
 @pytest.mark.parametrize('name', ['sgd', 'adamw'])
-def test_frozen_parameters_stay_and_the_others_change(name, pretrained, finetune_config, tmp_path):
-    finetune_config.init.weights = str(pretrained)
+def test_frozen_parameters_stay_and_the_others_change(
+    name, shared_digits_run, finetune_config, tmp_path
+):
+    finetune_config.init.weights = str(shared_digits_run)
     finetune_config.optim.name = name
     finetune_config.optim.weight_decay = 0.1
     finetune_config.optim.freeze = ('*embedding*', 'transformer/0/*', 'transformer/1/attn/norm/*')
     train(finetune_config, str(tmp_path / 'run'))
     before, after = (
         flatten_dict(read_weights(path).variables['params'], sep='/')
-        for path in (pretrained, tmp_path / 'run')
+        for path in (shared_digits_run, tmp_path / 'run')
     )
     for key in before:
         if key.startswith('mlp_head/layers_1'):
@@ -154,8 +148,10 @@ def test_frozen_parameters_stay_and_the_others_change(name, pretrained, finetune
             assert changed.any(), key
 
 
-def test_finetuning_resizes_positions_and_patches(pretrained, finetune_config, tmp_path, capsys):
-    finetune_config.init.weights = str(pretrained)
+def test_finetuning_resizes_positions_and_patches(
+    shared_digits_run, finetune_config, tmp_path, capsys
+):
+    finetune_config.init.weights = str(shared_digits_run)
     finetune_config.data.image_size = (16, 24)
     finetune_config.model.patch_size = 4
     finetune_config.init.resize = 'bicubic'
@@ -188,9 +184,9 @@ def test_finetuning_without_weights_raises(finetune_config, tmp_path):
 
 
 def test_head_is_kept_only_for_the_same_classes(
-    pretrained, finetune_config, digits_config, tmp_path
+    shared_digits_run, finetune_config, digits_config, tmp_path
 ):
-    finetune_config.init.weights = str(pretrained)
+    finetune_config.init.weights = str(shared_digits_run)
     finetune_config.init.head = 'keep'
     with pytest.raises(InputError, match='the data has 3 classes, the weights 10'):
         train(finetune_config, str(tmp_path / 'run'))
@@ -204,15 +200,15 @@ def test_head_is_kept_only_for_the_same_classes(
     finetune_config.data.test_split = digits_config.data.test_split
     finetune_config.optim.learning_rate = 0.0
     last = train(finetune_config, str(tmp_path / 'kept'))
-    before = metrics(pretrained)[-1]
+    before = metrics(shared_digits_run)[-1]
     assert last['accuracy'] == before['accuracy']
     assert last['loss'] == pytest.approx(before['loss'], rel=1e-5)
 
 
 def test_classes_are_compared_by_name_not_by_number(
-    pretrained, finetune_config, pictures, tmp_path
+    shared_digits_run, finetune_config, pictures, tmp_path
 ):
-    finetune_config.init.weights = str(pretrained)
+    finetune_config.init.weights = str(shared_digits_run)
     train(finetune_config, str(tmp_path / 'first'))
     renamed = tmp_path / 'renamed'
     shutil.copytree(pictures, renamed)
@@ -226,15 +222,17 @@ def test_classes_are_compared_by_name_not_by_number(
     assert main(['evaluate', str(tmp_path / 'first'), '--data', f'folder:{renamed}']) == 2
 
 
-def test_run_with_other_frozen_parameters_is_refused(pretrained, finetune_config, tmp_path):
-    finetune_config.init.weights = str(pretrained)
+def test_run_with_other_frozen_parameters_is_refused(shared_digits_run, finetune_config, tmp_path):
+    finetune_config.init.weights = str(shared_digits_run)
     train(finetune_config, str(tmp_path / 'run'))
     finetune_config.optim.freeze = ('transformer/*',)
     with pytest.raises(InputError, match=re.escape('optim.freeze: () there')):
         train(finetune_config, str(tmp_path / 'run'))
 
 
-def test_damaged_run_directories_exit_with_one_line_and_status_2(pretrained, tmp_path, capsys):
+def test_damaged_run_directories_exit_with_one_line_and_status_2(
+    shared_digits_run, tmp_path, capsys
+):
     for number, (name, content) in enumerate(
         [
             ('config.json', '[]'),
@@ -245,7 +243,7 @@ def test_damaged_run_directories_exit_with_one_line_and_status_2(pretrained, tmp
         ]
     ):
         run = tmp_path / str(number)
-        shutil.copytree(pretrained, run)
+        shutil.copytree(shared_digits_run, run)
         (run / name).write_text(content)
         assert main(['evaluate', str(run)]) == 2
         assert str(run) in (error := capsys.readouterr().err) and error.count('\n') == 1

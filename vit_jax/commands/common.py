@@ -73,7 +73,7 @@ def normalisation(function: Function) -> Function:
 
 
 def overrides(function: Function) -> Function:
-    """Adds --step, and hidden options for how weights are read and for each argument of the ViT.
+    """Adds --step, --help-all, and hidden options: how weights are read, each argument of the ViT.
 
     The function gets those that were given as one dict, `overrides`: keyword arguments of
     `vit_jax.weights.reading.read_weights`.
@@ -109,7 +109,7 @@ def overrides(function: Function) -> Function:
         command = click.option(
             flag, name, default=option.pop('default', None), hidden=name != 'step', **option
         )(command)
-    return command
+    return _help_all(command)
 
 
 def _explanations(documented: type) -> dict[str, str]:
@@ -119,7 +119,7 @@ def _explanations(documented: type) -> dict[str, str]:
     return {name: text[0].upper() + ' '.join(text.split())[1:] for name, text in found}
 
 
-def help_all(function: Function) -> Function:
+def _help_all(function: Function) -> Function:
     """Adds --help-all, which shows the hidden options too."""
 
     def show(context: click.Context, _: Any, wanted: bool) -> None:

@@ -19,7 +19,6 @@ from vit_jax.commands import common
     help="Format; seed is vit-pytorch's.",
 )
 @common.overrides
-@common.help_all
 def command(weights: str, to_path: str, to_format: str, overrides: dict[str, Any]) -> None:
     """Convert weights to another project's format.
 

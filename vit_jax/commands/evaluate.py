@@ -21,7 +21,6 @@ from vit_jax.errors import InputError
 @common.max_pixels
 @common.normalisation
 @common.overrides
-@common.help_all
 def command(
     weights: str,
     data: str | None,
@@ -41,7 +40,6 @@ def command(
     """
     from absl import logging
 
-    from vit_jax.data.picture import MAX_PIXELS
     from vit_jax.run.compilation_cache import use_compilation_cache
     from vit_jax.run.directory import run_options
     from vit_jax.run.storage import open_path
@@ -54,17 +52,12 @@ def command(
     source = data or trained.get('source')
     if source is None:
         raise InputError(f'{weights} is not a run: expected --data SOURCE')
-    evaluation = evaluate(
-        read,
-        source,
-        split or trained.get('test_split', 'test'),
-        data_dir=data_dir or trained.get('dir'),
-        memory_gib=trained.get('memory_gib', 4.0),
-        on_error=on_error or trained.get('on_error', 'raise'),
-        max_pixels=max_pixels or trained.get('max_pixels', MAX_PIXELS),
-        mean=mean,
-        std=std,
-    )
+    options = {n: trained[n] for n in ('memory_gib', 'on_error', 'max_pixels') if n in trained}
+    given = {'on_error': on_error, 'max_pixels': max_pixels}
+    options |= {name: value for name, value in given.items() if value is not None}
+    split = split or trained.get('test_split', 'test')
+    data_dir = data_dir or trained.get('dir')
+    evaluation = evaluate(read, source, split, data_dir=data_dir, mean=mean, std=std, **options)
     if report:
         from vit_jax.use.report import write_report
 

@@ -27,7 +27,6 @@ from vit_jax.commands import common
 @common.max_pixels
 @common.normalisation
 @common.overrides
-@common.help_all
 def command(
     weights: str,
     paths: tuple[str, ...],

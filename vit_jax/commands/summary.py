@@ -19,7 +19,6 @@ from vit_jax.model.vit import ViT
     help='Show the memory of training on so many images.',
 )
 @common.overrides
-@common.help_all
 def command(weights: str, batch_size: int | None, overrides: dict[str, Any]) -> None:
     """Show a model's arguments, parameters, FLOPs and memory.
 

@@ -104,8 +104,7 @@ class Transformer(nn.Module):
             x = self.ff(x, train=train) + x
             return x, None
 
-        # for layer in layers: x = layer(x). One layer is compiled and run `depth` times; parameters
-        # are stacked along a leading axis.
+        # for layer in layers: x = layer(x). One layer is compiled; its parameters are stacked.
         layers = nn.scan(
             rematerialize(layer, self.extras.remat, self.extras.unroll),
             length=self.depth,
@@ -135,9 +134,8 @@ class ViT(Extras, nn.Module, kw_only=True):
       emb_dropout: rate after the position embedding, [0, 1).
       **extras: see `vit_jax.model.extras.Extras`.
 
-    Call with normalised images, float [b, h, w, channels]; returns logits, float32
-    [b, num_classes]. Dropout acts only with `train=True`, which needs `rngs={'dropout': key}`. An
-    image smaller than `image_size` uses the first position embeddings, as in vit-pytorch.
+    Call with normalised images, float [b, h, w, channels]; returns float32 logits [b, num_classes].
+    Dropout takes `train=True` and `rngs={'dropout': key}`. Smaller images use the first positions.
 
     Raises:
       InputError: if an argument or the shape of the images does not fit.

@@ -65,12 +65,13 @@ class Reporter:
         self._timed_steps = 0  # since the clock was set
         self._waited = 0.0  # seconds spent waiting for batches since the clock was set
         self._paused = False  # whether the run has evaluated since the last step
+        in_notebook = _in_notebook()
         self._bar = tqdm(
             initial=first_step,
             total=num_steps,
             # In a notebook, a bar is replaced only by what follows on the same output.
-            file=sys.stdout if _in_notebook() else sys.stderr,
-            disable=not (_in_notebook() or sys.stderr.isatty()),
+            file=sys.stdout if in_notebook else sys.stderr,
+            disable=not (in_notebook or sys.stderr.isatty()),
             dynamic_ncols=True,
             bar_format='{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left',
         )

@@ -47,8 +47,7 @@ def load_config(
         raise InputError(f'{_where(error, path)}: {_reason(error)}') from None
     if not isinstance(loaded, ml_collections.ConfigDict):
         raise InputError(f'{path}: expected get_config() to return a ConfigDict, got {loaded!r}')
-    for name, value in (overrides or {}).items():
-        _override(loaded, name, value)
+    _override(loaded, overrides or {})
     return loaded
 
 
@@ -115,23 +114,19 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f'; did you mean {near[0]}?' if near else ''
 
 
-def _override(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
-    """Sets an option of a config in place."""
-    *path, last = name.split('.')
-    try:
-        section = config
-        for part in path:
-            section = section[part]
-        current = section[last]
-    except (KeyError, TypeError, ValueError):
-        raise no_such_option(name) from None
-    if isinstance(current, ml_collections.ConfigDict):
-        raise no_such_option(name)
-    kind = list_options().get(name, type(current))
-    try:
-        section[last] = _parse(value, kind) if isinstance(value, str) else value
-    except (TypeError, ValueError):
-        raise InputError(f'{name}: expected {NOUNS[kind]}, got {value!r}') from None
+def _override(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> None:
+    """Sets options of a config in place."""
+    kinds = list_options()
+    for name, value in overrides.items():
+        if name not in kinds:
+            raise no_such_option(name)
+        try:
+            read = _parse(value, kinds[name]) if isinstance(value, str) else value
+            config.update_from_flattened_dict({name: read})
+        except KeyError:
+            raise InputError(f'{name}: the config lacks it; start from default_config()') from None
+        except (TypeError, ValueError):
+            raise InputError(f'{name}: expected {NOUNS[kinds[name]]}, got {value!r}') from None
 
 
 NOUNS: dict[type, str] = {

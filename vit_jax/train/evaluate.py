@@ -30,16 +30,35 @@ def evaluate(
       InputError: if an example is unusable and is not to be skipped, or none is left.
       Interrupted: if a signal has asked the run to stop.
     """
-    order = EvalOrder(examples.num_examples, parallel.batch_size, parallel.rows)
-    sums: list[Any] = []
-    with eval_batches(examples, order, parallel.put_batch) as batches:
-        for batch in batches:
-            signals.check()
-            sums.append(eval_step(state, batch))
-            # Fetched one batch late, so that only a few batches are on the devices.
-            sums[-2:-1] = jax.device_get(sums[-2:-1])
-    total = jax.tree.map(lambda *values: math.fsum(map(float, values)), *jax.device_get(sums))
+    sums = run_batches(eval_step, state, examples, parallel)
+    total = jax.tree.map(lambda *values: math.fsum(map(float, values)), *sums)
     count = total.pop('count')
     if not count:
         raise InputError('expected pictures to evaluate on, but none is usable')
     return {name: value / count for name, value in total.items()}
+
+
+def run_batches(
+    step: Callable[..., Any], state: Any, examples: InMemory | Stream, parallel: Jit | Pmap
+) -> list[Any]:
+    """What a compiled function of the state and a batch returns for each batch of a split.
+
+    Args:
+      step: wrapped by `parallel.eval_step`.
+      state: on the devices.
+      examples: of the split.
+      parallel: how `step` runs over the devices.
+
+    Raises:
+      InputError: if an example is unusable and is not to be skipped.
+      Interrupted: if a signal has asked the run to stop.
+    """
+    order = EvalOrder(examples.num_examples, parallel.batch_size, parallel.rows)
+    results: list[Any] = []
+    with eval_batches(examples, order, parallel.put_batch) as batches:
+        for batch in batches:
+            signals.check()
+            results.append(step(state, batch))
+            # Fetched one batch late, so that only a few batches are on the devices.
+            results[-2:-1] = jax.device_get(results[-2:-1])
+    return jax.device_get(results)

@@ -11,15 +11,13 @@ import numpy as np
 import optax
 from jaxtyping import Float32, Float64, Int, Int32, UInt8
 
-from vit_jax.data.batches import eval_batches
 from vit_jax.data.memory import InMemory
-from vit_jax.data.order import EvalOrder
 from vit_jax.data.picture import MAX_PIXELS
 from vit_jax.data.sources import open_source, open_split
 from vit_jax.data.stream import Stream
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel
-from vit_jax.run import signals
+from vit_jax.train.evaluate import run_batches
 from vit_jax.weights.reading import Weights
 
 BINS = 15  # of the confidence, as in Guo et al.
@@ -200,15 +198,8 @@ def _predict_all(
 ) -> dict[str, np.ndarray]:
     """`predict` of all examples that count, with the 'index' of each."""
     parallel = create_parallel('jit', 32 * jax.device_count())
-    order = EvalOrder(examples.num_examples, parallel.batch_size, parallel.rows)
     compiled, state = parallel.eval_step(predict), parallel.spread(variables)
-    found: list[Any] = []
-    with eval_batches(examples, order, parallel.put_batch) as batches:
-        for batch in batches:
-            signals.check()
-            found.append(compiled(state, batch))
-            # Fetched one batch late, so that only a few batches are on the devices.
-            found[-2:-1] = jax.device_get(found[-2:-1])
+    found = run_batches(compiled, state, examples, parallel)
     columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     counts = columns.pop('mask').astype(bool)
     columns['index'] = np.arange(len(counts))
