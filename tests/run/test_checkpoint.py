@@ -21,7 +21,7 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path):
         assert (checkpoints.steps, checkpoints.best) == ([3, 4, 5], 3)
         step, restored = checkpoints.restore_newest(like)
         assert step == restored.step == 5
-        assert checkpoints.restore_params(3, like.params)['a'].tolist() == [3.0] * 3
+        assert checkpoints.restore_params(3, like.params)[1]['a'].tolist() == [3.0] * 3
 
 
 def test_checkpoint_with_no_or_damaged_evaluation_is_never_the_best(tmp_path, capsys):

@@ -36,8 +36,8 @@ def test_other_changes_are_allowed_and_reported(digits_config, digits_run, tmp_p
     digits_config.optim.learning_rate = 1e-4
     train(digits_config, str(tmp_path))
     printed = capsys.readouterr().out
-    assert 'num_steps: 6 there, 8 here' in printed
-    assert 'optim.learning_rate: 0.001 there, 0.0001 here' in printed
+    assert 'num_steps: changed from 6 to 8' in printed
+    assert 'optim.learning_rate: changed from 0.001 to 0.0001' in printed
 
 
 def test_memory_gib_may_change_if_streaming_is_identical(photographs, tmp_path, capsys):
@@ -57,7 +57,7 @@ def test_memory_gib_may_change_if_streaming_is_identical(photographs, tmp_path, 
         train(config, str(tmp_path / 'both'))
     config.data.memory_gib = 1.0
     train(config, str(tmp_path / 'both'))
-    assert 'data.memory_gib: 0.0 there, 1.0 here' in capsys.readouterr().out
+    assert 'data.memory_gib: changed from 0.0 to 1.0' in capsys.readouterr().out
     params = [vit_jax.load_weights(tmp_path / name)[1] for name in ('both', 'whole')]
     jax.tree.map(np.testing.assert_array_equal, *params)
     config.augment.random_resized_crop, config.data.memory_gib = 0.5, 0.0
@@ -84,7 +84,7 @@ def test_run_older_than_an_option_resumes(digits_config, digits_run, tmp_path, c
     (tmp_path / 'config.json').write_text(json.dumps(config))
     digits_config.num_steps = 7
     assert train(digits_config, str(tmp_path))['step'] == 7
-    assert 'data.repeats: None there, 1 here' in capsys.readouterr().out
+    assert 'data.repeats: changed from None to 1' in capsys.readouterr().out
 
 
 def test_resolved_options_are_compared(tmp_path, capsys):

@@ -54,7 +54,8 @@ def test_run_directory_is_complete(digits_config, tmp_path, capsys, monkeypatch)
     assert printed[0] == f'tfds:digits: {pictures}, 10 classes'
     assert printed[1] == '6 steps of 16 pictures: 1.0 epochs of 6.0 steps; warm-up over 2'
     assert printed[2].endswith(f' GFLOP for a picture; 8 x cpu; writing to {tmp_path}')
-    assert len(printed) == 8 and printed[-1].startswith('step 6/6  test')
+    assert printed[3].startswith('few steps to learn in')
+    assert len(printed) == 9 and printed[-1].startswith('step 6/6  test')
 
 
 def test_non_finite_loss_stops_the_run_and_names_the_step(digits_config, tmp_path):

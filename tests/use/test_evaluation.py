@@ -29,7 +29,7 @@ def random_weights(class_names):
     )  # fmt: skip
     described = {'mean': (0.5,), 'std': (0.5,)}
     description = {'class_names': class_names, 'preprocessing': described}
-    return Weights(model, random_variables(model), description, [])
+    return Weights(model, random_variables(model), description, [], 'a.safetensors')
 
 
 def softmax(weights, images):

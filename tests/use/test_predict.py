@@ -311,7 +311,7 @@ def test_failing_commands_exit_with_one_line_and_status_2(run_directory, tmp_pat
         (['predict', str(tmp_path), str(tmp_path / 'text.png')], 'expected a run directory'),
         (['predict', str(run_directory), large, '--top-k', '0'], 'expected at least 1, got 0'),
         (['predict', str(run_directory), large, '--step', 'worst'], 'no checkpoint worst'),
-        (['summary', str(tmp_path / 'nowhere')], 'expected a variant'),
+        (['summary', str(tmp_path / 'nowhere')], 'no such run or weight file'),
     ]:
         assert main(command) == 2
         error = capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_command_writes_a_picture(data_dir, tmp_path):
     flags = [f'--config.data.dir={data_dir}', '--config.augment.policy=trivialaugment']
     assert processes.run(*command, *flags, '--rows', '2') == ('', '')
     with Image.open(tmp_path / 'sheet.png') as sheet:
-        assert sheet.size == (8 * (CELL + MARGIN) + MARGIN, 2 * (CELL + 2 * LINE + MARGIN) + 38)
+        assert sheet.size == (8 * (CELL + MARGIN) + MARGIN, 2 * (CELL + LINE + MARGIN) + 38)
 
 
 @pytest.mark.parametrize(

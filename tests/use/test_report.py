@@ -20,6 +20,7 @@ def evaluation(labels, predicted, class_names, names=None):
     mistakes = mistakes[np.argsort(-confidence[mistakes])]
     greys = np.arange(len(mistakes), dtype=np.uint8)[:, None, None, None] * 40
     return Evaluation(
+        weights='runs/pets, step 70',
         data='folder:pets',
         split='test',
         class_names=class_names,

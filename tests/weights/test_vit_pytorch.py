@@ -203,7 +203,7 @@ def test_layer_before_the_logits_can_be_dropped(tmp_path):
     weights = vit_jax.weights.read_weights(path, representation_size=0)
     assert weights.notes == [
         'layer before the logits dropped: mlp_head/pre_logits',
-        'new head of zeros: 5 → 5 classes',
+        'new head of zeros for 5 classes, the weights had 5',
     ]
     assert weights.variables['params']['mlp_head']['layers_1']['kernel'].shape == (32, 5)
     with pytest.raises(InputError, match='representation_size: expected 24'):

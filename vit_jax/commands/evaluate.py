@@ -1,6 +1,7 @@
 """vit_jax evaluate."""
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -63,4 +64,5 @@ def command(
 
         write_report(evaluation, report)
         click.echo(f'{report}/report.md', err=True)
-    print(json.dumps({'data': source, **evaluation.summary()}))
+    indent = 2 if sys.stdout.isatty() else None  # one line for programs
+    print(json.dumps({'data': source, **evaluation.summary()}, indent=indent))

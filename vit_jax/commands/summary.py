@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from vit_jax.commands import common
+from vit_jax.errors import InputError
 from vit_jax.model.arguments import argument_names
 from vit_jax.model.vit import ViT
 
@@ -29,13 +30,19 @@ def command(weights: str, batch_size: int | None, overrides: dict[str, Any]) -> 
     from vit_jax.model.arguments import EXECUTION
     from vit_jax.model.flops import flops_per_image
     from vit_jax.model.shapes import parameter_shapes
-    from vit_jax.model.variants import create_model
+    from vit_jax.model.variants import VARIANTS, create_model
     from vit_jax.run.directory import run_options
     from vit_jax.run.storage import open_path
     from vit_jax.train.memory import training_memory
 
     arguments = {name: x for name, x in overrides.items() if name in argument_names(ViT)}
-    if (path := open_path(weights)).exists():
+    path = open_path(weights)
+    if not path.exists() and weights.partition('/')[0] not in VARIANTS:
+        raise InputError(
+            f'{weights}: no such run or weight file; or a variant, a size out of '
+            f'{", ".join(VARIANTS)} and a patch in pixels, such as B/16'
+        )
+    if path.exists():
         read = common.read(weights, overrides)
         class_names = read.description['class_names']
         # A run says how it trained; weights alone do not depend on it.

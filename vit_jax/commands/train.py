@@ -26,6 +26,7 @@ def command(arguments: tuple[str, ...], workdir: str | None) -> None:
     # Imported after the options are read, so that a wrong one fails immediately.
     from absl import logging
 
+    from vit_jax.run.checkpoint import Checkpoints
     from vit_jax.run.compilation_cache import use_compilation_cache
     from vit_jax.train.trainer import train
 
@@ -34,3 +35,8 @@ def command(arguments: tuple[str, ...], workdir: str | None) -> None:
     result = train(options, workdir)
     accuracy = f'{result["accuracy"]:.2%}'
     print(f'{workdir}: finished after {result["step"]} steps, test accuracy {accuracy}')
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        best = checkpoints.best
+        if best is not None and best != result['step'] and (tested := checkpoints.metrics(best)):
+            accuracy = f'{tested["accuracy"]:.2%}'
+            print(f'{workdir}: best after {best} steps, {accuracy}: --step=best uses those weights')

@@ -57,7 +57,7 @@ def unknown_split(source: str, splits: Iterable[str], got: str) -> InputError:
     """The error for a split that a source does not have, or a slice that cannot be taken."""
     return InputError(
         f'{source}: expected one of the splits {", ".join(sorted(splits))}, a slice of one, or '
-        f'all (data.train_split, data.test_split), got {got!r}'
+        f'all, got {got!r}'
     )
 
 

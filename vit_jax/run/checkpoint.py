@@ -160,19 +160,24 @@ class Checkpoints:
         self.last = step
         return step, like.replace(params=restored['params'], **restored['training'])
 
-    def restore_params(self, step: int | None, like: Any) -> Any:
+    def restore_params(self, step: int | None, like: Any) -> tuple[int, Any]:
         """The parameters alone, on the first device.
 
         Args:
           step: of the checkpoint; None for the newest that is intact.
           like: their jax.ShapeDtypeStruct.
 
+        Returns:
+          The step of the checkpoint, and its parameters.
+
         Raises:
           InputError: if it is damaged, or there is none.
         """
         if step is None:
-            return self._newest({'params': like})[1]['params']
-        return self._restore(step, {'params': like})['params']
+            step, restored, _ = self._newest({'params': like})
+        else:
+            restored = self._restore(step, {'params': like})
+        return step, restored['params']
 
     def _newest(self, items: dict[str, Any]) -> tuple[int, dict[str, Any], list[int]]:
         damaged: list[int] = []

@@ -59,6 +59,7 @@ class Reporter:
         self._epochs = epochs
         self._run_directory = run_directory
         self._learning_rate = learning_rate
+        learning_rate(first_step)  # compiles now, not between two steps
         self._pending: tuple[int, Any] | None = None  # the last step and its metrics on the device
         self._window: list[dict[str, float]] = []  # metrics of the steps since the last line
         self._clock: float | None = None  # set at the end of the first step, which compiles
@@ -124,7 +125,6 @@ class Reporter:
         self._pending = None
         metrics = self._fetch(step, pending)
         if self._clock is None:
-            self._learning_rate(step - 1)  # compiles, which is not time between steps
             self._restart_clock()
         else:
             self._timed_steps += 1

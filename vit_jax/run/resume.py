@@ -41,7 +41,7 @@ def check_resumable(
     old = _resolved(read_json(run_directory / 'config.json'), read_description(run_directory))
     new = _resolved(config, description)
     changes = {
-        name: f'{name}: {_shown(old.get(name), new.get(name))}'
+        name: _differing(old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     }
@@ -51,8 +51,8 @@ def check_resumable(
     free = (*FREE, 'data.memory_gib') if identical else FREE
     # Options that were added or removed since are only reported.
     forbidden = [
-        text
-        for name, text in changes.items()
+        f'{name}: {before} there, {now} here'
+        for name, (before, now) in changes.items()
         if name.startswith(FIXED) and name not in free and name in old and name in new
     ]
     if forbidden:
@@ -60,8 +60,8 @@ def check_resumable(
             f'--workdir={run_directory} already holds a different run ({"; ".join(forbidden)}); '
             f'choose another --workdir or restore those values'
         )
-    for text in changes.values():
-        print(f'{run_directory}: {text}')
+    for name, (before, now) in changes.items():
+        print(f'{run_directory}: {name}: changed from {before} to {now}')
 
 
 def _resolved(config: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
@@ -76,8 +76,8 @@ def _resolved(config: dict[str, Any], description: dict[str, Any]) -> dict[str, 
     return asked | model | {f'data.{name}': value for name, value in data.items()}
 
 
-def _shown(old: Any, new: Any) -> str:
+def _differing(old: Any, new: Any) -> tuple[Any, Any]:
     """Both values; of long lists only what differs first."""
     if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new) > 4:
         old, new = next((a, b) for a, b in zip(old, new, strict=True) if a != b)
-    return f'{old} there, {new} here'
+    return old, new

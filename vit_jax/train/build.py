@@ -56,6 +56,13 @@ class Splits(NamedTuple):
         return {'train': self.train.num_examples, 'test': self.test.num_examples}
 
     @property
+    def notes(self) -> list[str]:
+        """A warning if the test split is too small to tell two models apart."""
+        if (count := self.test.num_examples) >= 20:
+            return []
+        return [f'few pictures to test on: each is {1 / count:.0%} of the test accuracy']
+
+    @property
     def skipped(self) -> dict[str, dict[int, str]]:
         """The reason for each skipped example, by its index in its split."""
         return {'train': self.train.skipped, 'test': self.test.skipped}
@@ -101,7 +108,10 @@ def find_start(
     size = pair(data.image_size)
     preprocessing = Preprocessing(size, channels, data.mean, data.std, data.crop_fraction)
     sizes = {'image_size': size, 'channels': channels, 'num_classes': len(class_names)}
-    model = ViT(**DEFAULT_SIZES | arguments | sizes)
+    try:
+        model = ViT(**DEFAULT_SIZES | arguments | sizes)
+    except InputError as error:
+        raise InputError(f'config.model: {error}') from None
     return Start(model, None, preprocessing, _overridden(config.model))
 
 

@@ -105,10 +105,14 @@ def no_such_option(name: str) -> InputError:
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """'; did you mean …?' with the nearest of some dotted names; '' if none is near.
 
-    `learning_rate` is near `optim.learning_rate`: sections count less than the last part.
+    `learning_rate` is near `optim.learning_rate`: sections count less than the last part. So are
+    its initials, `lr`.
     """
     names = list(names)
     last = {option.rpartition('.')[-1]: option for option in reversed(names)}
+    initials = {''.join(word[:1] for word in part.split('_')): part for part in reversed(last)}
+    if name in initials and len(name) > 1:
+        return f'; did you mean {last[initials[name]]}?'
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
     near += [last[x] for x in difflib.get_close_matches(name.rpartition('.')[-1], last, n=1)]
     return f'; did you mean {near[0]}?' if near else ''

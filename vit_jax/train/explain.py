@@ -25,7 +25,7 @@ class Option(NamedTuple):
 
 
 def explain_options(text: str = '') -> list[Option]:
-    """The options whose name or explanation contains a text, in any case, in their order."""
+    """The options whose name or explanation contains all words, in any case, in their order."""
     source = (recipe_folder() / 'default.py').read_text()
     comments = {
         token.start[0]: token
@@ -46,4 +46,5 @@ def explain_options(text: str = '') -> list[Option]:
         found[name] = ' '.join(line.strip('# ') for line in lines)
     defaults = flatten_dict(default_config().to_dict(), sep='.')
     options = [Option(name, defaults[name], found[name]) for name in found if name in defaults]
-    return [x for x in options if text.lower() in f'{x.name} {x.text}'.lower()]
+    words = text.lower().split()
+    return [x for x in options if all(word in f'{x.name} {x.text}'.lower() for word in words)]

@@ -82,12 +82,14 @@ def run_length(config: Any, num_examples: int) -> Length:
 
 
 def run_summary(model: ViT, order: TrainOrder, length: Length, run_directory: Any) -> str:
-    """Two lines: the length of the run; its model, its devices and where it writes."""
+    """Lines on the length of the run; on its model, its devices and where it writes."""
     parameters = sum(map(math.prod, parameter_shapes(model).values()))
+    few = '\nfew steps to learn in: raise num_epochs or lower batch_size for more'
     return (
         f'{length.num_steps:,} steps of {order.batch_size:,} pictures: '
         f'{order.epochs(length.num_steps):,.1f} epochs of {1 / order.epochs(1):,.1f} steps; '
         f'warm-up over {length.warmup:,}\n'
         f'{parameters:,} parameters, {flops_per_image(model) / 1e9:,.3g} GFLOP for a picture; '
         f'{jax.device_count()} x {jax.devices()[0].device_kind}; writing to {run_directory}'
+        f'{few if length.num_steps < 100 else ""}'
     )

@@ -62,7 +62,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         train_step = parallel.train_step(learner.train_step)
         eval_step = parallel.eval_step(learner.eval_step)
         found = f'{source.name}: {splits}, {len(source.class_names)} classes'
-        print(*start.notes, found, *source.notes, sep='\n')
+        print(*start.notes, found, *source.notes, *splits.notes, sep='\n')
         print(run_summary(start.model, order, length, run_directory))
 
         def save(tested: dict[str, float] | None) -> None:

@@ -17,10 +17,11 @@ def contact_sheet(
     columns: int,
     title: str,
 ) -> Image.Image:
-    """Images in rows, with a caption of up to two lines below each; long lines are cut."""
+    """Images in rows, each with the lines of its caption below; long lines are cut."""
     _, height, width, _ = images.shape
     scale = -(-CELL // min(height, width)) if min(height, width) < CELL else 1
-    cell = scale * width + MARGIN, scale * height + 2 * LINE + MARGIN
+    lines = max(map(len, captions))
+    cell = scale * width + MARGIN, scale * height + lines * LINE + MARGIN
     rows = -(-len(images) // columns)
     columns = min(columns, len(images))
     font = ImageFont.load_default(12)

@@ -29,6 +29,7 @@ class Evaluation:
     """What a model predicts for the n examples of a split, and how right it is.
 
     Args:
+      weights: their name.
       data: name of the data set.
       split: of it.
       class_names: in label order.
@@ -44,6 +45,7 @@ class Evaluation:
       mistake_images: what the model saw of them.
     """
 
+    weights: str
     data: str
     split: str
     class_names: list[str]
@@ -161,6 +163,7 @@ def evaluate(
     wrong = np.flatnonzero(found['predicted'] != found['labels'])
     mistakes = wrong[np.argsort(-found['confidence'][wrong], kind='stable')][:MISTAKES]
     return Evaluation(
+        weights=weights.name,
         data=data.name,
         split=split,
         class_names=class_names,

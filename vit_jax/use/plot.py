@@ -20,8 +20,9 @@ PANELS = {
 def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> None:
     """Draws the metrics of runs into a picture.
 
-    Loss and accuracy in training are shown as they were logged, pale, and smoothed; those on the
-    test split as points.
+    Loss and accuracy in training are smoothed, over a pale line of what was logged; those on the
+    test split are points. The learning rate has a logarithmic axis if those of the runs differ by a
+    factor of 10 or more.
 
     Args:
       runs: run directories.
@@ -36,7 +37,7 @@ def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str])
         raise InputError(f'{output}: expected a picture file such as curves.png')
     axes: Any = figure.subplots(2, 2)
     for axis, (name, label) in zip(axes.flat, PANELS.items(), strict=True):
-        axis.set(title=label, xlabel='step')
+        axis.set(xlabel='step', ylabel=label)
         axis.grid(alpha=0.3)
         axis.spines[['top', 'right']].set_visible(False)
         for number, (run, metrics) in enumerate(lines.items()):
@@ -45,14 +46,18 @@ def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str])
             if name in ('loss', 'accuracy'):
                 axis.plot(steps, values, color=color, alpha=0.3, linewidth=1)
                 values = _smooth(values)
-                axis.plot(*_series(metrics, 'test', name), 'o', color=color, markersize=5)
+                axis.plot(*_series(metrics, 'test', name), 'o:', color=color, markersize=5)
             axis.plot(steps, values, color=color, linewidth=2, label=run)
     axes[0, 1].yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
     axes[1, 1].set_ylim(bottom=0)
+    peaks = [max(_series(x, 'train', 'learning_rate')[1], default=0.0) for x in lines.values()]
+    if max(peaks) >= 10 * min(peaks) > 0:
+        axes[1, 0].set_yscale('log')
+    axes[0, 0].plot([], [], color='grey', linewidth=2, label='training, smoothed')
+    axes[0, 0].plot([], [], color='grey', alpha=0.4, linewidth=1, label='training, as logged')
+    axes[0, 0].plot([], [], 'o:', color='grey', markersize=5, label='test split')
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    points = axes[0, 0].plot([], [], 'o', color='grey', markersize=5)
-    legend = ([*handles, *points], [*labels, 'on the test split'])
-    figure.legend(*legend, loc='outside lower center', ncols=min(len(labels) + 1, 3))
+    figure.legend(handles, labels, loc='outside lower center', ncols=3)
     try:
         figure.savefig(output, dpi=120, format=kind)
     except OSError as error:

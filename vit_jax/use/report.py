@@ -1,6 +1,7 @@
 """An evaluation as a folder to look at: numbers, pictures, and every prediction."""
 
 import csv
+import datetime
 import os
 import re
 from pathlib import Path
@@ -86,7 +87,9 @@ def _describe(evaluation: Evaluation) -> str:
         summary['per_class'].items(), key=lambda x: (x[1]['accuracy'] is None, x[1]['accuracy'])
     )
     parts = [
-        f'# {_escape(evaluation.data)}, {_escape(evaluation.split)}',
+        f'# {_escape(evaluation.weights)}',
+        f'On {_escape(evaluation.data)}, split {_escape(evaluation.split)}; '
+        f'{datetime.datetime.now():%Y-%m-%d %H:%M}.',
         _table(['measure', 'value'], headline.items()),
         '## Mistakes',
     ]
@@ -142,7 +145,7 @@ def _draw_confusion(evaluation: Evaluation, path: Path) -> None:
     image = axis.imshow(shares, cmap='Blues', norm=norm)
     axis.set(title='Confusion matrix', xlabel='predicted class', ylabel='true class')
     bar = figure.colorbar(image, ax=axis, shrink=0.6, format=lambda value, _: f'{value:.0%}')
-    bar.set_label('share of the true class')
+    bar.set_label('share of the true class (square-root scale)')
     if len(names) <= NAMES:
         font = {'fontsize': 9 if len(names) <= 25 else 7, 'parse_math': False}
         turned: Any = {'rotation': 90}
@@ -186,10 +189,11 @@ def _draw_mistakes(evaluation: Evaluation, path: Path) -> None:
         (
             f'is {names[evaluation.labels[i]]}',
             f'{evaluation.confidence[i]:.0%} {names[evaluation.predicted[i]]}',
+            evaluation.names[i],
         )
         for i in evaluation.mistakes
     ]
-    title = 'The most confident mistakes: true class; probability and class of the prediction'
+    title = 'The most confident mistakes: true class; probability and class predicted; where it is'
     contact_sheet(evaluation.mistake_images, captions, COLUMNS, title).save(path)
 
 

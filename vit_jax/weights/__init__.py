@@ -81,6 +81,8 @@ def save_weights(
         raise InputError(
             f"{path}: expected '.npz' for format 'google' and for no other, got format {format!r}"
         )
+    if path.suffix in ('.npz', '.safetensors', *TORCH) and format == 'huggingface':
+        raise InputError(f"{path}: expected a new folder for format 'huggingface', got a file name")
     params = flatten(variables)
     if (shapes := {n: x.shape for n, x in params.items()}) != parameter_shapes(model):
         wrong = dict(set(shapes.items()) ^ set(parameter_shapes(model).items()))

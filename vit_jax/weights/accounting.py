@@ -120,20 +120,21 @@ def check_expressible(model: ViT, format: str, expressible: Mapping[str, tuple[A
       expressible: by argument of the ViT, the values that it may have.
 
     Raises:
-      InputError: if an argument has another value.
+      InputError: if arguments have other values; it names them all.
     """
-    for argument, allowed in expressible.items():
-        if (got := getattr(model, argument)) not in allowed:
-            expected = ' or '.join(f'{argument}={value!r}' for value in allowed)
-            advice = f'train with --config.model.{argument}={allowed[0]}'
-            if argument in ('gelu', 'norm_eps'):  # no parameter depends on them
-                advice += (
-                    f', or load the weights with {argument}={allowed[0]!r} at the cost of accuracy'
-                )
-            raise InputError(
-                f'format {format!r}: expected a model with {expected}, which is what its readers '
-                f'compute, got {got!r}; {advice}'
-            )
+    wrong = {n: allowed for n, allowed in expressible.items() if getattr(model, n) not in allowed}
+    if not wrong:
+        return
+    expected = ', '.join(' or '.join(f'{n}={value!r}' for value in wrong[n]) for n in wrong)
+    got = ', '.join(repr(getattr(model, name)) for name in wrong)
+    advice = 'train with ' + ' '.join(f'--config.model.{n}={wrong[n][0]}' for n in wrong)
+    if wrong.keys() <= {'gelu', 'norm_eps'}:  # no parameter depends on them
+        options = ', '.join(f'{name}={wrong[name][0]!r}' for name in wrong)
+        advice += f', or load the weights with {options} at the cost of accuracy'
+    raise InputError(
+        f'format {format!r}: expected a model with {expected}, which is what its readers compute, '
+        f'got {got}; {advice}'
+    )
 
 
 def check_projection(model: ViT, format: str) -> None:

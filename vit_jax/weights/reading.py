@@ -44,12 +44,14 @@ class Weights(NamedTuple):
       description: 'class_names' (a list) and 'preprocessing' (arguments of
         `vit_jax.data.preprocess.Preprocessing`); None if unknown.
       notes: messages on what was resized, dropped, ignored or newly initialised.
+      name: the path; of a run, with the step.
     """
 
     model: ViT
     variables: dict[str, Any]
     description: dict[str, Any]
     notes: list[str]
+    name: str
 
     def preprocessing(
         self,
@@ -106,12 +108,13 @@ def read_weights(
     if not is_run and step != 'newest':
         raise InputError(f'{path}: not a run directory, so expected no step, got {step!r}')
     if is_run:
-        model, variables, description = load_run(run_directory, step)
+        model, variables, description, step = load_run(run_directory, step)
         notes: list[str] = []
         trained = model
         model = model.clone(**given)
         if parameter_shapes(model) != parameter_shapes(trained):
-            raise InputError(f'{path}: {given} would change the shapes of its parameters')
+            changed = ', '.join(f'{name}={value!r}' for name, value in given.items())
+            raise InputError(f'{path}: {changed} would change the shapes of its parameters')
         params = flatten(variables)
     elif is_remote(run_directory) or (path.is_dir() and not (path / 'config.json').is_file()):
         raise InputError(
@@ -130,6 +133,7 @@ def read_weights(
         {'params': unflatten_dict(params, sep='/')},
         describe(path, description, None if new_head else model.num_classes),
         notes + new_notes,
+        f'{path}, step {step:,}' if isinstance(step, int) else str(path),
     )
     if weights.description['preprocessing'] and model.channels in (1, 3):
         try:
@@ -229,7 +233,7 @@ def _from_tensors(
     if layout.HEAD_ARRAY in tensors:
         new = []
     else:
-        notes.append(f'new head of zeros: {model.num_classes} classes')
+        notes.append(f'new head of zeros for {model.num_classes} classes, the file has no head')
     params = to_flax(tensors, layout.entries(model, tensors), model, name, new)
     description = metadata.get('description', getattr(layout, 'DESCRIPTION', {}))
     return model, params, description, notes + metadata.get('notes', [])

@@ -131,7 +131,9 @@ def adapt(
         shapes = parameter_shapes(new)
         for name in [name for name in params if name.startswith(HEAD)]:
             params[name] = np.zeros(shapes[name], np.float32)
-        notes.append(f'new head of zeros: {model.num_classes} → {new.num_classes} classes')
+        notes.append(
+            f'new head of zeros for {new.num_classes} classes, the weights had {model.num_classes}'
+        )
     return new, params, notes
 
 

@@ -14,7 +14,7 @@ from vit_jax.weights.files import as_input_error
 
 def load_run(
     run_directory: AnyPath, step: str | int = 'newest'
-) -> tuple[ViT, dict[str, Any], dict[str, Any]]:
+) -> tuple[ViT, dict[str, Any], dict[str, Any], int]:
     """Loads the model that a run has trained.
 
     Args:
@@ -22,7 +22,8 @@ def load_run(
       step: of the checkpoint: 'newest', 'best' (on the test split) or a number, as int or digits.
 
     Returns:
-      The model, its variables, and the run's description: 'preprocessing', 'class_names'.
+      The model, its variables, the run's description ('preprocessing', 'class_names'), and the
+      number of the step.
 
     Raises:
       InputError: if it is not a run directory, or has no such checkpoint.
@@ -41,5 +42,6 @@ def load_run(
             there = ', '.join(map(str, checkpoints.steps)) or 'none'
             raise InputError(f'{run_directory}: no checkpoint {step}; available: {there}')
         with as_input_error(run_directory):
-            params = checkpoints.restore_params(number, abstract_variables(model)['params'])
-        return model, {'params': params}, description
+            like = abstract_variables(model)['params']
+            number, params = checkpoints.restore_params(number, like)
+        return model, {'params': params}, description, number
