@@ -189,7 +189,7 @@ def _draw_mistakes(evaluation: Evaluation, path: Path) -> None:
         (
             f'is {names[evaluation.labels[i]]}',
             f'{evaluation.confidence[i]:.0%} {names[evaluation.predicted[i]]}',
-            evaluation.names[i],
+            os.path.basename(evaluation.names[i]).rpartition(', ')[-1],  # a file or 'example 7'
         )
         for i in evaluation.mistakes
     ]
