@@ -7,14 +7,19 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: train test
+.PHONY: train test mypy pytest
 train: .venv/requirements
 	$(BIN)/python train.py --config=configs/digits.py --workdir=runs/digits
 
 test: .venv/requirements-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --jobs=2 mypy pytest
+
+mypy:
 	$(BIN)/mypy
+
+pytest:
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 .venv/requirements: requirements.txt pyproject.toml

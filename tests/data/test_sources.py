@@ -16,8 +16,10 @@ from vit_jax.train.trainer import train
 CIFAR = Path(__file__).parents[3] / 'shared' / 'data' / 'cifar10_jpeg.tar.xz'
 
 
-@pytest.mark.parametrize('memory_gib', [0.0, 1.0], ids=['stream', 'memory'])
-@pytest.mark.parametrize('name', ['cifar10', 'oxford_flowers102', 'imagenette/160px-v2'])
+@pytest.mark.parametrize(
+    'name, memory_gib',
+    [('cifar10', 1.0), ('oxford_flowers102', 0.0), ('imagenette/160px-v2', 1.0)],
+)
 def test_catalog_data_sets_train(name, memory_gib, tmp_path):
     """With TFDS's own mock: random pictures with the real features."""
     settings = {'data.source': f'tfds:{name}', 'data.memory_gib': memory_gib, 'num_steps': 3}

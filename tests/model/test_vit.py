@@ -197,9 +197,9 @@ for change in (
     apply = jax.jit(model.apply)
     exported = jax.export.export(apply, platforms=('cpu', 'cuda', 'tpu'))(variables, shape)
     reloaded = jax.export.deserialize(exported.serialize())
+    expected = apply(variables, images)
     for size in (1, 7):
-        logits = reloaded.call(variables, images[:size])
-        assert jnp.allclose(logits, apply(variables, images[:size]), atol=1e-5)
+        assert jnp.allclose(reloaded.call(variables, images[:size]), expected[:size], atol=1e-5)
 """
 
 

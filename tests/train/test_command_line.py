@@ -66,14 +66,6 @@ def test_wrong_input_exits_with_one_line_as_a_process_too(flags):
     assert errors.startswith('train.py: batch_size: expected a number in [1, 2147483648), got 0')
 
 
-def test_workdir_of_another_model_names_the_difference(flags, capsys):
-    assert train_py(*flags, *TINY) == 0
-    assert train_py(*flags, *TINY, '--config.model.heads=2') == 2
-    errors = capsys.readouterr().err
-    assert errors.count('\n') == 1
-    assert 'already holds a different run (model.heads: 4 there, 2 here)' in errors
-
-
 def test_non_finite_loss_exits_with_one_line_and_status_1(flags, capsys):
     assert train_py(*flags, *TINY, '--config.optim.learning_rate=1e38') == 1
     errors = capsys.readouterr().err

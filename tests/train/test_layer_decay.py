@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import random_variables
 from flax.traverse_util import flatten_dict
 
 import vit_jax
@@ -42,7 +43,7 @@ def test_pattern_that_matches_nothing_raises():
 @pytest.mark.parametrize('decay', [1.0, 0.5])
 def test_updates_are_scaled_by_the_factors(decay):
     """Updates of frozen parameters are 0; only the others count for clipping."""
-    params = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 8, 8, 3)))['params']
+    params = random_variables(MODEL)['params']
     rng = np.random.default_rng(0)
     freeze = ('cls_token', 'transformer/1/ff/*')
     factors = learning_rate_factors(params, decay, freeze)
@@ -53,8 +54,8 @@ def test_updates_are_scaled_by_the_factors(decay):
         create_optimizer('adamw', optax.constant_schedule(0.1), **OPTIONS, factors=x)
         for x in (factors, None)
     )
-    updates, state = optimizer.update(grads, optimizer.init(params), params)
-    expected, _ = plain.update(grads, plain.init(params), params)
+    updates, state = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+    expected, _ = jax.jit(plain.update)(grads, plain.init(params), params)
     jax.tree.map(
         lambda u, e, f: np.testing.assert_allclose(u, e * f, rtol=1e-6), updates, expected, factors
     )

@@ -161,25 +161,6 @@ def test_metrics_without_a_checkpoint_stop_the_run(digits_config, digits_run, tm
     assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
 
-def test_training_imports_no_tensorflow_once_data_is_prepared(tmp_path, data_dir):
-    program = f"""
-import sys
-sys.argv = ['train.py', '--config=configs/digits.py', '--config.num_steps=8',
-            '--config.model.dim=16', '--config.model.depth=2', '--config.optim.warmup_steps=5',
-            '--workdir={tmp_path / 'run'}',
-            '--config.data.dir={data_dir}']
-import runpy
-try:
-    runpy.run_path('train.py', run_name='__main__')
-except SystemExit as end:
-    assert not end.code, end.code
-assert 'jax' in sys.modules
-assert 'tensorflow' not in sys.modules
-"""
-    processes.run('-c', program)
-    assert read_metrics(tmp_path / 'run' / 'metrics.jsonl')[-1]['step'] == 8
-
-
 def test_finished_run_is_reported_and_not_trained_further(digits_config, tmp_path, capsys):
     first = train(digits_config, str(tmp_path))
     before = (tmp_path / 'metrics.jsonl').read_text()

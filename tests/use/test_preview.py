@@ -13,7 +13,7 @@ from vit_jax.train.trainer import train
 from vit_jax.use.contact_sheet import CELL, LINE, MARGIN, contact_sheet
 from vit_jax.use.preview import describe_target, preview
 
-MIXED = {'augment.mixup_alpha': 0.8, 'augment.cutmix_alpha': 1.0, 'augment.policy': 'randaugment'}
+MIXED = {'augment.mixup_alpha': 0.8, 'augment.cutmix_alpha': 1.0}
 
 
 def test_sheet_shows_what_a_training_step_gets(digits_config, monkeypatch):
