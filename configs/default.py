@@ -23,12 +23,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every_steps = config_dict.placeholder(int)
     # The whole test split; 0: only with checkpoints; None: a twentieth of the run.
     config.eval_every_steps = config_dict.placeholder(int)
-    config.eval_every_epochs = config_dict.placeholder(float)  # the same in epochs
+    config.eval_every_epochs = config_dict.placeholder(float)  # eval_every_steps in epochs
     # Saves the run, and evaluates, to know the best checkpoint; 0: only at the end; None: a
     # twentieth of the run.
     config.checkpoint_every_steps = config_dict.placeholder(int)
-    config.checkpoint_every_epochs = config_dict.placeholder(float)  # the same in epochs
-    # Without evaluating, so that a killed run loses no more than this; 0: never.
+    # checkpoint_every_steps in epochs.
+    config.checkpoint_every_epochs = config_dict.placeholder(float)
+    # Saves without evaluating, so that a killed run loses no more minutes than this; 0: never.
     config.checkpoint_every_minutes = 10.0
     # Also logs the metrics to this project of Weights & Biases (pip install wandb).
     config.wandb_project = config_dict.placeholder(str)
@@ -40,19 +41,18 @@ def get_config() -> ml_collections.ConfigDict:
     # PATH/train/CLASS/ and PATH/test/CLASS/, or in PATH/CLASS/, a tenth of which become the test
     # split. `vit_jax preview CONFIG` shows what the network sees.
     config.data.source = 'tfds:cifar10'
-    config.data.dir = config_dict.placeholder(
-        str
-    )  # of TFDS; None: $TFDS_DATA_DIR or ~/tensorflow_datasets
+    # Where TFDS keeps its data sets; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
+    config.data.dir = config_dict.placeholder(str)
     config.data.train_split = 'train'  # or a slice such as 'train[:99%]', or 'all'
-    config.data.test_split = 'test'
+    config.data.test_split = 'test'  # or another, such as 'val', or a slice of one
     # Pixels, an int or (height, width); every picture is resized to it.
     config.data.image_size = config_dict.FieldReference(32, field_type=object)
     # Centre crop: the fraction kept of the largest centred region with image_size's aspect ratio
     # (0.875 is the usual 224 of 256 pixels). 0: squash the whole picture.
     config.data.crop_fraction = 0.0
-    # Mean and standard deviation of pixels in [0, 1], per channel or one for all; 0.5 and 0.5 map
-    # pixels to [-1, 1].
+    # Mean of pixels in [0, 1], per channel or one for all; with data.std 0.5 it maps to [-1, 1].
     config.data.mean = (0.5,)
+    # Standard deviation of pixels in [0, 1], per channel or one for all.
     config.data.std = (0.5,)
     # GiB of resized pixels. A split that fits is read into memory once; a larger one is decoded
     # during training, in bounded memory.
@@ -81,19 +81,22 @@ def get_config() -> ml_collections.ConfigDict:
     # and channels follow from the data.
     config.model = ml_collections.ConfigDict()
     # A published variant such as 'S/16' (vit_jax/model/variants.py). Without one and without
-    # weights, the sizes are those of a ViT for 32-pixel images, DEFAULT_SIZES in that file.
+    # weights, the sizes have defaults for images of about 32 pixels.
     config.model.variant = config_dict.placeholder(str)
-    # Pixels, an int or (height, width). 4 gives 64 tokens for a 32-pixel image.
+    # Pixels, an int or (height, width). The default, 4, gives 64 tokens for a 32-pixel image.
     config.model.patch_size = config_dict.FieldReference(None, field_type=object)
-    config.model.dim = config_dict.placeholder(int)  # features of a token
-    config.model.depth = config_dict.placeholder(int)  # number of layers
-    config.model.heads = config_dict.placeholder(int)
-    config.model.mlp_dim = config_dict.placeholder(int)  # hidden features of feed-forward blocks
+    config.model.dim = config_dict.placeholder(int)  # features of a token; default 192
+    config.model.depth = config_dict.placeholder(int)  # number of layers; default 9
+    config.model.heads = config_dict.placeholder(int)  # attention heads; default 3
+    # Hidden features of the feed-forward blocks; default 768, usually 4 times dim.
+    config.model.mlp_dim = config_dict.placeholder(int)
     # What the classifier reads: 'cls' (default), 'mean' (all tokens), 'gap' (patches) or 'map'.
     config.model.pool = config_dict.placeholder(str)
-    config.model.dim_head = config_dict.placeholder(int)  # features of one head; default 64
-    # Rates, default 0: strong augmentation works better for small data sets.
+    # Features of one head; default 64, usually dim divided by heads.
+    config.model.dim_head = config_dict.placeholder(int)
+    # Rate in the blocks, default 0: strong augmentation works better for small data sets.
     config.model.dropout = config_dict.placeholder(float)
+    # Rate of dropout after the position embedding, default 0.
     config.model.emb_dropout = config_dict.placeholder(float)
     # 'learned' (default), 'learned_patches' (patches only) or 'sincos2d'.
     config.model.posemb = config_dict.placeholder(str)
@@ -125,9 +128,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim = ml_collections.ConfigDict()
     config.optim.name = 'adamw'  # 'adamw' or 'sgd'
     config.optim.learning_rate = 1e-3  # the peak
-    # Linear from 0; a cosine to 0 follows. None: a twentieth of the run.
+    # The warm-up, linear from 0; a cosine to 0 follows. None: a twentieth of the run.
     config.optim.warmup_steps = config_dict.placeholder(int)
-    config.optim.warmup_epochs = config_dict.placeholder(float)  # the same in epochs
+    config.optim.warmup_epochs = config_dict.placeholder(float)  # the warm-up in epochs
     config.optim.weight_decay = 0.05  # multiplied by the learning rate; kernels only
     config.optim.b1 = 0.9  # decay of the first moment; sgd's momentum
     config.optim.b2 = 0.999  # decay of the second moment
@@ -150,10 +153,11 @@ def get_config() -> ml_collections.ConfigDict:
     # 'none', 'randaugment', 'autoaugment' (the policy found for CIFAR-10) or 'trivialaugment'.
     config.augment.policy = 'none'
     config.augment.num_ops = 2  # of randaugment
-    config.augment.magnitude = 10.0  # of randaugment, 0 to 10; 10 is others' 30 of 30
+    # Of randaugment, from 0 to 10, the strongest; torchvision's default, 9 of 30, is 3 here.
+    config.augment.magnitude = 10.0
     config.augment.erasing_prob = 0.0  # probability of replacing a rectangle with noise
     config.augment.mixup_alpha = 0.0  # mixing weights are drawn from Beta(alpha, alpha); 0: off
-    config.augment.cutmix_alpha = 0.0  # likewise
+    config.augment.cutmix_alpha = 0.0  # the rectangle's area is drawn likewise; 0: off
     config.augment.mix_prob = 1.0  # probability that an example is mixed at all
     config.augment.mix_switch_prob = 0.5  # probability of CutMix rather than mixup, if both are on
     config.augment.label_smoothing = 0.1  # probability spread evenly over all classes

@@ -36,9 +36,11 @@ def test_options_explains_every_option_of_a_config(capsys):
     explained = explain_options()
     assert [option.name for option in explained] != sorted(list_options())  # in their own order
     assert {option.name for option in explained} == set(list_options())
+    words = [x.name for x in explain_options('warm-up', 'Epochs')]
+    assert 'optim.warmup_epochs' in words and 'optim.warmup_steps' not in words
     assert main(['options', 'WARMUP']) == 0
     text = capsys.readouterr().out
-    assert 'optim.warmup_steps = None\n    Linear from 0; a cosine to 0 follows' in text
+    assert 'optim.warmup_steps = None\n    The warm-up, linear from 0; a cosine' in text
     assert 'optim.warmup_epochs' in text and 'batch_size =' not in text
 
 

@@ -53,6 +53,7 @@ COMMAND_LINES = [
     ('summary S/16 --pool best', "'best' is not one of 'cls', 'mean', 'gap', 'map'"),
     ('summary S/16 --class-tokn', "Did you mean one of: '--class-token', '--no-class-token'?"),
     ('options learnin_rate', 'did you mean optim.learning_rate?'),
+    ('train digits --config.optim.lr=1', 'did you mean optim.learning_rate?'),
     ('prepare mnist', "expected 'tfds:NAME'"),
     ('prepare folder:nowhere', 'folder:nowhere: no such folder'),
     ('preview digits -o a.png --config.augment.policy=all', 'augment.policy: expected one of none'),

@@ -79,7 +79,7 @@ def test_bad_pictures_are_named(folder, ending, content, memory_gib):
     path.write_bytes(content)
     with pytest.raises(InputError, match=f'{path}: expected a picture') as error:
         read_epoch(folder, memory_gib)
-    assert "data.on_error='skip'" in str(error.value) and '\n' not in str(error.value)
+    assert 'data.on_error=skip' in str(error.value) and '\n' not in str(error.value)
 
 
 @MEMORY

@@ -213,6 +213,12 @@ def test_unprintable_class_names_raise(tmp_path):
     assert open_split(open_source(f'folder:{tmp_path / "other"}'), 'train+test', SMALL)
 
 
+def test_one_class_alone_raises(tmp_path):
+    save(tmp_path / 'cat' / 'a.png', (0, 0, 0))
+    with pytest.raises(InputError, match="expected two classes or more, got .'cat'."):
+        open_source(f'folder:{tmp_path}')
+
+
 def test_pipe_raises(split_folder):
     os.mkfifo(split_folder / 'train' / 'ape' / 'pipe.jpg')
     with pytest.raises(InputError, match='pipe.jpg: expected a file'):

@@ -20,6 +20,18 @@ def test_num_steps_overrides_num_epochs(digits_config):
         run_length(digits_config, 100)
 
 
+def test_a_config_is_not_the_name_of_one(tmp_path):
+    with pytest.raises(InputError, match=r"such as vit_jax.load_config\('digits'\), got 'digits'"):
+        train('digits', str(tmp_path))
+
+
+def test_a_file_without_its_ending_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'pets.py').write_text('')
+    with pytest.raises(InputError, match=r'did you mean pets.py\?'):
+        vit_jax.load_config('pets')
+
+
 @pytest.mark.parametrize('num_examples', [1, 40, 1071, 50_000])
 def test_every_recipe_fits_data_of_any_size(num_examples):
     for name in list_recipes():

@@ -62,7 +62,7 @@ def test_finetuned_run_works_with_every_command(
     run = tmp_path / 'finetuned'
     last = train(finetune_config, str(run))
     assert (
-        f'{shared_digits_run}: new head of zeros for 3 classes, the weights had 10'
+        f'{shared_digits_run}: new head of zeros for 3 classes in place of one for 10'
         in capsys.readouterr().out
     )
     # A head of zeros gives every class the same probability.

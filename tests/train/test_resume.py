@@ -171,6 +171,9 @@ def test_finished_run_is_reported_and_not_trained_further(digits_config, tmp_pat
     (tmp_path / 'metrics.jsonl').unlink()
     again = train(digits_config, str(tmp_path))
     assert again['accuracy'] == first['accuracy'] and again['step'] == 6
+    digits_config.num_steps = 4
+    with pytest.raises(InputError, match='expected at least the 6 steps that the run has done, go'):
+        train(digits_config, str(tmp_path))
 
 
 def test_resuming_drops_metrics_of_unsaved_steps(digits_config, digits_run, tmp_path, capsys):

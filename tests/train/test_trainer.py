@@ -53,9 +53,23 @@ def test_run_directory_is_complete(digits_config, tmp_path, capsys, monkeypatch)
     pictures = '96 pictures in memory to train on, 48 pictures in memory to test'
     assert printed[0] == f'tfds:digits: {pictures}, 10 classes'
     assert printed[1] == '6 steps of 16 pictures: 1.0 epochs of 6.0 steps; warm-up over 2'
-    assert printed[2].endswith(f' GFLOP for a picture; 8 x cpu; writing to {tmp_path}')
-    assert printed[3].startswith('few steps to learn in')
-    assert len(printed) == 9 and printed[-1].startswith('step 6/6  test')
+    sizes = 'dim 16, depth 2, 2 heads of 16, mlp_dim 24, patches of 2 x 2'
+    assert f'parameters: {sizes}; ' in printed[2] and printed[2].endswith(' GFLOP for a picture')
+    assert printed[3] == f'8 x cpu; writing to {tmp_path}'
+    assert printed[4].startswith('few steps to learn in')
+    assert len(printed) == 10 and printed[-1].startswith('step 6/6  test')
+
+
+def test_time_left_is_estimated_where_the_first_line_is_far(
+    digits_config, tmp_path, monkeypatch, capsys
+):
+    digits_config.log_every_steps = 0
+    digits_config.checkpoint_every_steps = 0
+    monkeypatch.setattr('vit_jax.run.report.ESTIMATE', 0)
+    train(digits_config, str(tmp_path))
+    estimates = [x for x in capsys.readouterr().out.splitlines() if x.endswith('left')]
+    assert len(estimates) == 1
+    assert re.match(r'step 2 of 6: [\d.e-]+ s a step, 00:00 left', estimates[0])
 
 
 def test_non_finite_loss_stops_the_run_and_names_the_step(digits_config, tmp_path):

@@ -34,6 +34,15 @@ def test_draws_several_runs(tmp_path):
     assert colors == [False, True]
 
 
+def test_a_run_without_metrics_is_left_out(tmp_path, capsys):
+    write_run(tmp_path / 'run', [1.0])
+    write_run(tmp_path / 'empty', [])
+    output = tmp_path / 'curves.png'
+    assert main(['plot', *map(str, tmp_path.iterdir()), '-o', str(output)]) == 0
+    assert output.exists()
+    assert capsys.readouterr().err == f'{tmp_path}/empty: the run has no metrics yet; left out\n'
+
+
 def test_smoothing_keeps_a_constant_and_follows_a_change():
     np.testing.assert_allclose(_smooth([2.0] * 100), 2.0)
     smoothed = _smooth([0.0] * 100 + [1.0] * 100)

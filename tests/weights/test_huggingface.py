@@ -99,7 +99,7 @@ def test_vit_model_needs_a_new_head_and_gives_its_pooler_output(tmp_path):
     with pytest.raises(InputError, match='give num_classes= for a new one'):
         read_weights(tmp_path)
     weights = read_weights(tmp_path, num_classes=32)
-    assert weights.notes == ['new head of zeros for 32 classes, the file has no head']
+    assert weights.notes == ['new head of zeros for 32 classes: the file has none']
     head = weights.variables['params']['mlp_head']['layers_1']
     assert not head['kernel'].any()
     head['kernel'] = np.eye(32, dtype=np.float32)

@@ -149,7 +149,7 @@ def test_same_number_of_patches_in_another_grid_is_ambiguous(tmp_path):
 def test_new_head_is_zero_and_noted(saved):
     path, params = saved
     weights = read_weights(path, num_classes=3)
-    assert weights.notes == ['new head of zeros for 3 classes, the weights had 5']
+    assert weights.notes == ['new head of zeros for 3 classes in place of one for 5']
     head = weights.variables['params']['mlp_head']['layers_1']
     assert head['kernel'].shape == (16, 3) and not head['kernel'].any() and not head['bias'].any()
     kept = read_weights(path, num_classes=5)
@@ -160,4 +160,4 @@ def test_new_head_is_zero_and_noted(saved):
 def test_load_weights_logs_resizing_and_a_new_head(saved, caplog):
     load_weights(saved[0], image_size=32, num_classes=3)
     assert 'position embedding resized, bilinear: 4 x 4 → 8 x 8 patches' in caplog.text
-    assert 'new head of zeros for 3 classes, the weights had 5' in caplog.text
+    assert 'new head of zeros for 3 classes in place of one for 5' in caplog.text

@@ -180,7 +180,7 @@ def test_unwritable_paths_and_unknown_formats_raise(model_and_variables, tmp_pat
     assert not list(tmp_path.iterdir())
     (tmp_path / 'full').mkdir()
     (tmp_path / 'full' / 'thesis.tex').write_text('')
-    with pytest.raises(InputError, match='expected a folder that does not exist yet'):
+    with pytest.raises(InputError, match='expected a new folder'):
         vit_jax.save_weights(tmp_path / 'full', *model_and_variables, format='huggingface')
     assert [path.name for path in tmp_path.rglob('*')] == ['full', 'thesis.tex']
 
@@ -203,7 +203,7 @@ def test_layer_before_the_logits_can_be_dropped(tmp_path):
     weights = vit_jax.weights.read_weights(path, representation_size=0)
     assert weights.notes == [
         'layer before the logits dropped: mlp_head/pre_logits',
-        'new head of zeros for 5 classes, the weights had 5',
+        'new head of zeros for 5 classes in place of one for 5',
     ]
     assert weights.variables['params']['mlp_head']['layers_1']['kernel'].shape == (32, 5)
     with pytest.raises(InputError, match='representation_size: expected 24'):

@@ -9,14 +9,14 @@ from vit_jax.train.explain import explain_options
 
 
 @click.command()
-@click.argument('text', default='')
-def command(text: str) -> None:
-    """Explain the options of a config, those with TEXT in their name or explanation.
+@click.argument('words', metavar='[WORD]...', nargs=-1)
+def command(words: tuple[str, ...]) -> None:
+    """Explain the options of a config: all, or those about each WORD.
 
     Each is shown with its default; set it by --config.NAME=VALUE.
     """
-    if not (found := explain_options(text)):
-        raise no_such_option(text)
+    if not (found := explain_options(*words)):
+        raise no_such_option(' '.join(words))
     for option in found:
         print(f'{option.name} = {option.default!r}')
         if option.text:

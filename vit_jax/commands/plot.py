@@ -10,4 +10,5 @@ def command(runs: tuple[str, ...], output: str) -> None:
     """Draw the curves of runs: loss, accuracy, learning rate, images/s."""
     from vit_jax.use.plot import plot
 
-    plot(list(runs), output)
+    for note in plot(list(runs), output):
+        click.echo(f'{note}; left out', err=True)

@@ -57,7 +57,7 @@ def unknown_split(source: str, splits: Iterable[str], got: str) -> InputError:
     """The error for a split that a source does not have, or a slice that cannot be taken."""
     return InputError(
         f'{source}: expected one of the splits {", ".join(sorted(splits))}, a slice of one, or '
-        f'all, got {got!r}'
+        f'all, got {got!r}; data.train_split, data.test_split and --split choose them'
     )
 
 
@@ -109,7 +109,8 @@ class Reader:
         except InputError as error:
             if not self._skip:
                 raise InputError(
-                    f"{error}; fix it, or set data.on_error='skip' to leave such examples out"
+                    f'{error}; fix it, or leave such examples out: --config.data.on_error=skip in '
+                    f'training, --on-error skip in evaluation'
                 ) from None
             self.skipped[index] = str(error)
             return None

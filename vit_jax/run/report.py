@@ -15,6 +15,8 @@ from vit_jax.run.metrics import MetricsWriter
 from vit_jax.run.storage import AnyPath
 from vit_jax.run.wandb_run import WandbRun
 
+ESTIMATE = 10  # seconds of training without a line after which the time left is estimated
+
 
 class Reporter:
     """Reports the metrics of a run: a progress bar on a terminal, plain lines elsewhere.
@@ -66,6 +68,7 @@ class Reporter:
         self._timed_steps = 0  # since the clock was set
         self._waited = 0.0  # seconds spent waiting for batches since the clock was set
         self._paused = False  # whether the run has evaluated since the last step
+        self._estimated = False  # whether the time left was printed before the first line
         in_notebook = _in_notebook()
         self._bar = tqdm(
             initial=first_step,
@@ -129,6 +132,8 @@ class Reporter:
         else:
             self._timed_steps += 1
         self._window.append(metrics)
+        if self._bar.disable and not (self._estimated or self.lines):
+            self._estimate(step)
         shown = show_speed(self._speed())
         self._bar.set_postfix_str(f'loss {metrics["loss"]:.3f}{shown}', False)
         self._bar.update()
@@ -172,6 +177,16 @@ class Reporter:
             'images_per_second': self._timed_steps * self._batch_size / seconds,
             'data_wait': self._waited / seconds,
         }
+
+    def _estimate(self, step: int) -> None:
+        """Prints the time left if the first line is still far away."""
+        if self._clock and (seconds := time.perf_counter() - self._clock) > ESTIMATE:
+            left = (self._num_steps - step) * seconds / self._timed_steps
+            text = (
+                f'step {step:,} of {self._num_steps:,}: {seconds / self._timed_steps:.3g} s a step'
+            )
+            print(f'{text}, {tqdm.format_interval(left)} left')
+            self._estimated = True
 
     def _fetch(self, step: int, metrics: Any) -> dict[str, float]:
         """Brings a step's metrics to the host; writes `diverged.json` before it raises Diverged."""

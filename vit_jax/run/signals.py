@@ -67,11 +67,12 @@ def _watch(reader: socket.socket, program: str) -> None:
         if len(_Received.names) > 1:
             _end(f'{program}: {_Received.names[-1]} again: ended at once', 128 + number)
         elif not _Received.deferred:
-            text = 'interrupted, with nothing left to save; run the same command to resume'
+            text = 'interrupted, and nothing is lost; run the same command again'
             _end(f'{program}: {_Received.names[0]}: {text}', STATUS)
         else:
             text = 'saving after this step; a second signal ends the run at once'
-            print(f'{program}: {_Received.names[0]}: {text}', file=sys.stderr, flush=True)
+            below = '\n' if sys.stderr.isatty() else ''  # the progress bar
+            print(f'{below}{program}: {_Received.names[0]}: {text}', file=sys.stderr, flush=True)
 
 
 def _record(number: int) -> bool:

@@ -60,7 +60,10 @@ class Splits(NamedTuple):
         """A warning if the test split is too small to tell two models apart."""
         if (count := self.test.num_examples) >= 20:
             return []
-        return [f'few pictures to test on: each is {1 / count:.0%} of the test accuracy']
+        return [
+            f'few pictures to test on: each is {1 / count:.0%} of the test accuracy; put more into '
+            f'the test split, in PATH/train and PATH/test for pictures of your own'
+        ]
 
     @property
     def skipped(self) -> dict[str, dict[int, str]]:

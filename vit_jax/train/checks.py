@@ -7,6 +7,7 @@ import importlib.util
 from typing import Any
 
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
 from vit_jax.augment.augment import check_augmentation
 from vit_jax.errors import InputError
@@ -58,6 +59,10 @@ def check_config(config: Any) -> None:
     Raises:
       InputError: in one line that names the option.
     """
+    if not isinstance(config, ConfigDict):
+        raise InputError(
+            f"config: expected a ConfigDict, such as vit_jax.load_config('digits'), got {config!r}"
+        )
     values = flatten_dict(config.to_dict(), sep='.')
     kinds = list_options()
     if unknown := [name for name in values if name not in kinds]:

@@ -58,9 +58,10 @@ def find_config(config: str | os.PathLike[str]) -> Path:
     recipes = list_recipes()
     if str(config) in recipes:
         return recipe_folder() / f'{config}.py'
+    file = path.with_suffix('.py')
+    near = f'; did you mean {file}?' if file.is_file() else did_you_mean(path.stem, recipes)
     raise InputError(
-        f'no config {str(config)!r}: expected a file or a recipe, one of {", ".join(recipes)}'
-        f'{did_you_mean(path.stem, recipes)}'
+        f'no config {str(config)!r}: expected a file or a recipe, one of {", ".join(recipes)}{near}'
     )
 
 
@@ -111,8 +112,8 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     names = list(names)
     last = {option.rpartition('.')[-1]: option for option in reversed(names)}
     initials = {''.join(word[:1] for word in part.split('_')): part for part in reversed(last)}
-    if name in initials and len(name) > 1:
-        return f'; did you mean {last[initials[name]]}?'
+    if (short := name.rpartition('.')[-1]) in initials and len(short) > 1:
+        return f'; did you mean {last[initials[short]]}?'
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
     near += [last[x] for x in difflib.get_close_matches(name.rpartition('.')[-1], last, n=1)]
     return f'; did you mean {near[0]}?' if near else ''

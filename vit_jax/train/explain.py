@@ -24,8 +24,11 @@ class Option(NamedTuple):
     text: str
 
 
-def explain_options(text: str = '') -> list[Option]:
-    """The options whose name or explanation contains all words, in any case, in their order."""
+def explain_options(*words: str) -> list[Option]:
+    """The options whose name or explanation contains all words, in their order.
+
+    Case does not count, and neither do hyphens: 'warm-up' is in warmup_steps.
+    """
     source = (recipe_folder() / 'default.py').read_text()
     comments = {
         token.start[0]: token
@@ -46,5 +49,9 @@ def explain_options(text: str = '') -> list[Option]:
         found[name] = ' '.join(line.strip('# ') for line in lines)
     defaults = flatten_dict(default_config().to_dict(), sep='.')
     options = [Option(name, defaults[name], found[name]) for name in found if name in defaults]
-    words = text.lower().split()
-    return [x for x in options if all(word in f'{x.name} {x.text}'.lower() for word in words)]
+
+    def plain(text: str) -> str:
+        return text.lower().replace('-', '')
+
+    wanted = plain(' '.join(words)).split()
+    return [x for x in options if all(word in plain(f'{x.name} {x.text}') for word in wanted)]

@@ -9,7 +9,7 @@ import jax
 from vit_jax.data.order import TrainOrder
 from vit_jax.errors import InputError
 from vit_jax.model.flops import flops_per_image
-from vit_jax.model.shapes import parameter_shapes
+from vit_jax.model.shapes import pair, parameter_shapes
 from vit_jax.model.vit import ViT
 from vit_jax.run.report import is_due
 
@@ -31,6 +31,18 @@ class Length:
     log_every: int
     eval_every: int
     checkpoint_every: int
+
+    def check_resumes(self, done: int) -> None:
+        """Validates that a run which has done some steps is not longer already.
+
+        Raises:
+          InputError: if it is.
+        """
+        if done > self.num_steps:
+            raise InputError(
+                f'num_steps or num_epochs: expected at least the {done:,} steps that the run has '
+                f'done, got {self.num_steps:,}'
+            )
 
     def saves_at(self, step: int) -> bool:
         """Whether a checkpoint is due after a number of steps, with an evaluation."""
@@ -84,12 +96,15 @@ def run_length(config: Any, num_examples: int) -> Length:
 def run_summary(model: ViT, order: TrainOrder, length: Length, run_directory: Any) -> str:
     """Lines on the length of the run; on its model, its devices and where it writes."""
     parameters = sum(map(math.prod, parameter_shapes(model).values()))
+    patch = pair(model.patch_size)
     few = '\nfew steps to learn in: raise num_epochs or lower batch_size for more'
     return (
         f'{length.num_steps:,} steps of {order.batch_size:,} pictures: '
         f'{order.epochs(length.num_steps):,.1f} epochs of {1 / order.epochs(1):,.1f} steps; '
         f'warm-up over {length.warmup:,}\n'
-        f'{parameters:,} parameters, {flops_per_image(model) / 1e9:,.3g} GFLOP for a picture; '
+        f'{parameters:,} parameters: dim {model.dim}, depth {model.depth}, {model.heads} heads of '
+        f'{model.dim_head}, mlp_dim {model.mlp_dim}, patches of {" x ".join(map(str, patch))}; '
+        f'{flops_per_image(model) / 1e9:,.3g} GFLOP for a picture\n'
         f'{jax.device_count()} x {jax.devices()[0].device_kind}; writing to {run_directory}'
         f'{few if length.num_steps < 100 else ""}'
     )

@@ -78,6 +78,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
             if checkpoints.steps:
                 like = jax.eval_shape(learner.init, *init_args)
                 done, state = checkpoints.restore_newest(like)
+                length.check_resumes(done)
                 print(f'{run_directory}: {done} of {length.num_steps} steps are done')
             else:
                 done, state = 0, jax.jit(learner.init)(*init_args)

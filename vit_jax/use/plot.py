@@ -17,7 +17,7 @@ PANELS = {
 }
 
 
-def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> None:
+def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> list[str]:
     """Draws the metrics of runs into a picture.
 
     Loss and accuracy in training are smoothed, over a pale line of what was logged; those on the
@@ -28,10 +28,17 @@ def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str])
       runs: run directories.
       output: a file that matplotlib can write, such as `.png`, `.svg` or `.pdf`.
 
+    Returns:
+      Notes on the runs that have no metrics yet and are left out.
+
     Raises:
-      InputError: if a run has no metrics yet, or the file cannot be written.
+      InputError: if a folder is no run, none has metrics, or the file cannot be written.
     """
-    lines = {str(run): _read(run) for run in runs}
+    read = {str(run): _read(run) for run in runs}
+    notes = [f'{run}: the run has no metrics yet' for run in read if not read[run]]
+    lines = {run: metrics for run, metrics in read.items() if metrics}
+    if not lines:
+        raise InputError('; '.join(notes))
     figure = new_figure(11.0, 7.5)
     if (kind := Path(output).suffix[1:].lower()) not in figure.canvas.get_supported_filetypes():
         raise InputError(f'{output}: expected a picture file such as curves.png')
@@ -53,6 +60,7 @@ def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str])
     peaks = [max(_series(x, 'train', 'learning_rate')[1], default=0.0) for x in lines.values()]
     if max(peaks) >= 10 * min(peaks) > 0:
         axes[1, 0].set_yscale('log')
+        axes[1, 0].set_ylim(bottom=1e-3 * min(peaks))  # they end at zero
     axes[0, 0].plot([], [], color='grey', linewidth=2, label='training, smoothed')
     axes[0, 0].plot([], [], color='grey', alpha=0.4, linewidth=1, label='training, as logged')
     axes[0, 0].plot([], [], 'o:', color='grey', markersize=5, label='test split')
@@ -62,6 +70,7 @@ def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str])
         figure.savefig(output, dpi=120, format=kind)
     except OSError as error:
         raise InputError(f'{output}: cannot be written: {error.strerror}') from None
+    return notes
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -76,12 +85,11 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def _read(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    path = open_path(run) / 'metrics.jsonl'
-    if not path.is_file():
-        raise InputError(f'{run}: expected a run directory, but it has no metrics.jsonl')
-    if not (lines := read_metrics(path)):
-        raise InputError(f'{run}: the run has no metrics yet')
-    return lines
+    path = open_path(run)
+    if not (path / 'metrics.jsonl').is_file():
+        missing = 'it has no metrics.jsonl' if path.exists() else 'there is none'
+        raise InputError(f'{run}: expected a run directory, but {missing}')
+    return read_metrics(path / 'metrics.jsonl')
 
 
 def _series(lines: list[dict[str, Any]], split: str, name: str) -> tuple[list[int], list[float]]:

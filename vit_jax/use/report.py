@@ -110,8 +110,8 @@ def _describe(evaluation: Evaluation) -> str:
         '## Confusion matrix',
         '![Confusion matrix](confusion.png)',
         '## Calibration',
-        f'In {BINS} bins of the confidence, the probability of the predicted class: the accuracy '
-        'of a perfectly calibrated model follows the diagonal.',
+        f'The predictions in {BINS} bins of their confidence, the probability of the predicted '
+        'class. A perfectly calibrated model follows the diagonal.',
         '![Reliability diagram](reliability.png)',
         '## Classes, worst first',
         _table(
@@ -193,7 +193,9 @@ def _draw_mistakes(evaluation: Evaluation, path: Path) -> None:
         )
         for i in evaluation.mistakes
     ]
-    title = 'The most confident mistakes: true class; probability and class predicted; where it is'
+    title = (
+        'The most confident mistakes: true class; probability and class predicted; file or number'
+    )
     contact_sheet(evaluation.mistake_images, captions, COLUMNS, title).save(path)
 
 

@@ -98,8 +98,8 @@ def save_weights(
     write(path, arrays, model, described)
     lost = [name for name, value in described.items() if value]
     if lost and path.suffix in ('.npz', *TORCH) and format != 'huggingface':
-        what = ', '.join(f'{name} {described[name]}' for name in lost)
-        logging.getLogger('vit_jax').warning('%s: this format cannot store %s', path, what)
+        what = ' and '.join(name.replace('_', ' ') for name in lost)
+        logging.getLogger('vit_jax').warning('%s: this format has no room for %s', path, what)
     if format == 'huggingface' and (described['preprocessing'] or {}).get('crop_fraction'):
         message = '%s: ViTImageProcessor resizes the whole picture, not its centre crop (%s)'
         fraction = described['preprocessing']['crop_fraction']

@@ -125,15 +125,17 @@ def check_expressible(model: ViT, format: str, expressible: Mapping[str, tuple[A
     wrong = {n: allowed for n, allowed in expressible.items() if getattr(model, n) not in allowed}
     if not wrong:
         return
-    expected = ', '.join(' or '.join(f'{n}={value!r}' for value in wrong[n]) for n in wrong)
-    got = ', '.join(repr(getattr(model, name)) for name in wrong)
+    expected = ', '.join(
+        f'{" or ".join(f"{name}={value!r}" for value in allowed)} (got {getattr(model, name)!r})'
+        for name, allowed in wrong.items()
+    )
     advice = 'train with ' + ' '.join(f'--config.model.{n}={wrong[n][0]}' for n in wrong)
     if wrong.keys() <= {'gelu', 'norm_eps'}:  # no parameter depends on them
-        options = ', '.join(f'{name}={wrong[name][0]!r}' for name in wrong)
-        advice += f', or load the weights with {options} at the cost of accuracy'
+        options = ' '.join(f'--{n.replace("_", "-")} {wrong[n][0]}' for n in wrong)
+        advice += f', or convert with {options} at the cost of accuracy'
     raise InputError(
-        f'format {format!r}: expected a model with {expected}, which is what its readers compute, '
-        f'got {got}; {advice}'
+        f'format {format!r}: expected a model with {expected}, which is what its readers compute; '
+        f'{advice}'
     )
 
 
@@ -147,7 +149,8 @@ def check_projection(model: ViT, format: str) -> None:
     if model.heads == 1 or inner_dim != model.dim:
         raise InputError(
             f'format {format!r}: expected several heads with dim = heads * dim_head, got '
-            f'dim={model.dim}, heads={model.heads}, dim_head={model.dim_head}; train such a model'
+            f'dim={model.dim}, heads={model.heads}, dim_head={model.dim_head}; train with '
+            f'--config.model.heads and --config.model.dim_head whose product is the dim'
         )
 
 

@@ -65,8 +65,10 @@ def write_folder(path: Path, arrays: Arrays, model: ViT, description: dict[str, 
       InputError: if the folder exists and is not empty, or cannot be written.
     """
     taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
-    if taken or not path.name or not path.parent.is_dir():
-        raise InputError(f'{path}: expected a folder that does not exist yet, in one that does')
+    if taken:
+        raise InputError(f'{path}: it exists already; expected a new folder')
+    if not path.name or not path.parent.is_dir():
+        raise InputError(f'{path}: expected a new folder in one that exists')
     class_names = description.get('class_names')
     names = class_names or _placeholders(model.num_classes)
     config = {

@@ -233,7 +233,7 @@ def _from_tensors(
     if layout.HEAD_ARRAY in tensors:
         new = []
     else:
-        notes.append(f'new head of zeros for {model.num_classes} classes, the file has no head')
+        notes.append(f'new head of zeros for {model.num_classes} classes: the file has none')
     params = to_flax(tensors, layout.entries(model, tensors), model, name, new)
     description = metadata.get('description', getattr(layout, 'DESCRIPTION', {}))
     return model, params, description, notes + metadata.get('notes', [])

@@ -131,9 +131,8 @@ def adapt(
         shapes = parameter_shapes(new)
         for name in [name for name in params if name.startswith(HEAD)]:
             params[name] = np.zeros(shapes[name], np.float32)
-        notes.append(
-            f'new head of zeros for {new.num_classes} classes, the weights had {model.num_classes}'
-        )
+        classes = f'{new.num_classes} classes in place of one for {model.num_classes}'
+        notes.append(f'new head of zeros for {classes}')
     return new, params, notes
 
 
