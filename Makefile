@@ -25,6 +25,7 @@ pytest:
 .venv/requirements: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade pip  # that of Python 3.11 takes twice as long for the rest
 	$(PIP) -r requirements.txt --editable .
 	touch $@
 

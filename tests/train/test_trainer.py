@@ -12,6 +12,7 @@ from vit_jax.data.order import TrainOrder
 from vit_jax.errors import InputError
 from vit_jax.run.json_files import read_json
 from vit_jax.run.metrics import read_metrics
+from vit_jax.run.report import Reporter
 from vit_jax.train.evaluate import evaluate
 from vit_jax.train.trainer import train
 from vit_jax.weights.run_directory import load_run
@@ -125,25 +126,27 @@ def test_unsupported_attention_raises(digits_config, tmp_path):
         train(digits_config, str(tmp_path))
 
 
-def count_compilations(digits_config, workdir, num_steps):
-    compiled = []
+def test_everything_is_compiled_once(digits_config, tmp_path, monkeypatch):
+    """After the first evaluation and the first checkpoint, nothing is left to compile."""
+    digits_config.num_steps = 12
+    digits_config.eval_every_steps = 2
+    digits_config.checkpoint_every_steps = 4
+    compiled, before = [], {}
 
     def listen(event, duration, **_):
         if event == '/jax/core/compile/backend_compile_duration':
             compiled.append(event)
 
+    def count(self, step, metrics):
+        before[step] = len(compiled)
+        report(self, step, metrics)
+
+    report = Reporter.train
+    monkeypatch.setattr(Reporter, 'train', count)
     jax.clear_caches()
     monitoring.register_event_duration_secs_listener(listen)
     try:
-        digits_config.num_steps = num_steps
-        train(digits_config, str(workdir))
+        train(digits_config, str(tmp_path))
     finally:
         monitoring.unregister_event_duration_listener(listen)
-    return len(compiled)
-
-
-def test_longer_run_compiles_nothing_more(digits_config, tmp_path):
-    digits_config.eval_every_steps = 2
-    digits_config.checkpoint_every_steps = 4
-    short = count_compilations(digits_config, tmp_path / 'short', 4)
-    assert 2 <= short == count_compilations(digits_config, tmp_path / 'long', 12)
+    assert 2 <= before[5] == len(compiled)

@@ -56,8 +56,8 @@ class FolderSource:
       notes: messages on what was left out.
 
     Raises:
-      InputError: if the folder is missing or has no classes, a class has no pictures, there is
-        only one, or a class is missing from train.
+      InputError: if the folder is missing or has no classes, a class has no pictures, or a class is
+        missing from train.
     """
 
     channels = 3
@@ -79,7 +79,7 @@ class FolderSource:
         ]
         self.class_names = list(self._splits['train'])
         if len(self.class_names) < 2:
-            raise InputError(f'{self.name}: expected two classes or more, got {self.class_names}')
+            self.notes.append(f'{self.name}: only one class, so there is nothing to tell apart')
         if 'all' in self._splits:
             raise InputError(f'{self._root / "all"}: rename this split; all stands for all of them')
         for split, classes in self._splits.items():

@@ -180,12 +180,13 @@ class Reporter:
 
     def _estimate(self, step: int) -> None:
         """Prints the time left if the first line is still far away."""
-        if self._clock and (seconds := time.perf_counter() - self._clock) > ESTIMATE:
-            left = (self._num_steps - step) * seconds / self._timed_steps
-            text = (
-                f'step {step:,} of {self._num_steps:,}: {seconds / self._timed_steps:.3g} s a step'
-            )
-            print(f'{text}, {tqdm.format_interval(left)} left')
+        if self._clock is None or not self._timed_steps:
+            return
+        seconds = time.perf_counter() - self._clock
+        if seconds > ESTIMATE:
+            pace = seconds / self._timed_steps
+            left = tqdm.format_interval((self._num_steps - step) * pace)
+            print(f'step {step:,} of {self._num_steps:,}: {pace:.3g} s a step, {left} left')
             self._estimated = True
 
     def _fetch(self, step: int, metrics: Any) -> dict[str, float]:
