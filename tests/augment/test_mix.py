@@ -155,7 +155,7 @@ def mixed_by(mode, devices):
     return [np.asarray(x).reshape(BATCH, *x.shape[-y:]) for x, y in zip(mixed, (3, 1), strict=True)]
 
 
-@pytest.mark.parametrize('devices', [1, 2, 4, 8])
+@pytest.mark.parametrize('devices', [1, 2, 8])
 @pytest.mark.parametrize('mode', ['jit', 'pmap'])
 def test_mixing_is_identical_on_any_number_of_devices(mode, devices):
     for got, expected in zip(mixed_by(mode, devices), mixed_by('jit', 1), strict=True):
