@@ -39,18 +39,18 @@ def test_every_recipe_fits_data_of_any_size(num_examples):
         length = run_length(config, num_examples)
         assert length.num_steps == max(1, -(-config.num_epochs * num_examples // config.batch_size))
         assert length.warmup == length.num_steps // 20
-        assert length.log_every == max(1, min(100, length.num_steps // 20))
+        assert length.log_every == min(100, -(-length.num_steps // 20))
 
 
 def test_durations_are_given_in_steps_or_epochs():
     """Here an epoch has 25 steps."""
     config = vit_jax.default_config()
     config.batch_size, config.num_epochs, num_examples = 40, 10.0, 1000
-    assert run_length(config, num_examples) == Length(250, 12, 12, 12, 12)
+    assert run_length(config, num_examples) == Length(250, 12, 13, 13, 13)
     config.optim.warmup_epochs, config.eval_every_epochs = 2.0, 0.5
     config.checkpoint_every_epochs = 4.0
     length = run_length(config, num_examples)
-    assert length == Length(250, 50, 12, 13, 100)
+    assert length == Length(250, 50, 13, 13, 100)
     assert [step for step in range(1, 251) if length.saves_at(step)] == [100, 200, 250]
     assert {13, 26, 100, 247, 250} <= {step for step in range(1, 251) if length.tests_at(step)}
     config.optim.warmup_steps = config.eval_every_steps = config.checkpoint_every_steps = 0

@@ -186,7 +186,7 @@ def test_step_selects_a_checkpoint_by_name_or_number(run_directory, test_example
     np.testing.assert_array_equal(
         vit_jax.Predictor(run_directory, step=60)(test_examples.images), newest
     )
-    with pytest.raises(InputError, match='no checkpoint 7; available: .*60'):
+    with pytest.raises(InputError, match='no checkpoint 7; expected newest, best or one of .*60'):
         vit_jax.Predictor(run_directory, step=7)
 
 

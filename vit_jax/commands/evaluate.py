@@ -16,7 +16,7 @@ from vit_jax.errors import InputError
     '--data', metavar='SOURCE', help="Data: tfds:NAME or folder:PATH.  [default: the run's]"
 )
 @click.option('--data-dir', metavar='FOLDER', help="Where TFDS keeps data.  [default: the run's]")
-@click.option('--split', help="Of the data; all: every split.  [default: the run's test split]")
+@click.option('--split', help="Of the data; all: every split.  [default: the run's, or test]")
 @click.option('--report', metavar='FOLDER', help='Write a report with pictures into a folder.')
 @common.on_error
 @common.max_pixels
@@ -56,7 +56,7 @@ def command(
     options = {n: trained[n] for n in ('memory_gib', 'on_error', 'max_pixels') if n in trained}
     given = {'on_error': on_error, 'max_pixels': max_pixels}
     options |= {name: value for name, value in given.items() if value is not None}
-    split = split or trained.get('test_split', 'test')
+    split = split or (trained.get('test_split') if data is None else None) or 'test'
     data_dir = data_dir or trained.get('dir')
     evaluation = evaluate(read, source, split, data_dir=data_dir, mean=mean, std=std, **options)
     if report:

@@ -11,7 +11,7 @@ from vit_jax.train.explain import explain_options
 @click.command()
 @click.argument('words', metavar='[WORD]...', nargs=-1)
 def command(words: tuple[str, ...]) -> None:
-    """Explain the options of a config: all, or those about each WORD.
+    """Explain the options of a config: all, or those with every WORD.
 
     Each is shown with its default; set it by --config.NAME=VALUE.
     """

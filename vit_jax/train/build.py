@@ -61,8 +61,8 @@ class Splits(NamedTuple):
         if (count := self.test.num_examples) >= 20:
             return []
         return [
-            f'few pictures to test on: each is {1 / count:.0%} of the test accuracy; put more into '
-            f'the test split, in PATH/train and PATH/test for pictures of your own'
+            f'few pictures to test on: each is {1 / count:.0%} of the test accuracy; for more, set '
+            f"data.train_split='train[:75%]' and data.test_split='train[75%:]'"
         ]
 
     @property

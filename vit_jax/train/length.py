@@ -70,14 +70,15 @@ def run_length(config: Any, num_examples: int) -> Length:
             f'num_steps or num_epochs: expected from 1 to 2,147,483,647 steps, got {steps:g}'
         )
     num_steps = math.ceil(steps)
+    period = math.ceil(num_steps / 20)  # rounded up, so that the last one is not a short rest
 
-    def duration(section: Any, name: str) -> int:
+    def duration(section: Any, name: str, unset: int) -> int:
         steps, epochs = section[f'{name}_steps'], section[f'{name}_epochs']
         if steps is None:
-            steps = num_steps // 20 if epochs is None else epochs * per_epoch
+            steps = unset if epochs is None else epochs * per_epoch
         return math.ceil(steps)
 
-    if (warmup := duration(config.optim, 'warmup')) >= num_steps:
+    if (warmup := duration(config.optim, 'warmup', num_steps // 20)) >= num_steps:
         raise InputError(
             f'optim.warmup_steps or optim.warmup_epochs: expected fewer than the {num_steps:,} '
             f'steps of the run, got {warmup:,}; None makes it a twentieth'
@@ -85,11 +86,9 @@ def run_length(config: Any, num_examples: int) -> Length:
     return Length(
         num_steps,
         warmup,
-        max(1, min(100, num_steps // 20))
-        if config.log_every_steps is None
-        else config.log_every_steps,
-        duration(config, 'eval_every'),
-        duration(config, 'checkpoint_every'),
+        min(100, period) if config.log_every_steps is None else config.log_every_steps,
+        duration(config, 'eval_every', period),
+        duration(config, 'checkpoint_every', period),
     )
 
 

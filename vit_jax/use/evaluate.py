@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from vit_jax.data.stream import Stream
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel
 from vit_jax.train.evaluate import run_batches
-from vit_jax.weights.reading import Weights
+from vit_jax.weights.reading import Weights, read_weights
 
 BINS = 15  # of the confidence, as in Guo et al.
 MISTAKES = 24  # whose images are kept
@@ -117,7 +118,7 @@ class Evaluation:
 
 
 def evaluate(
-    weights: Weights,
+    weights: Weights | str | os.PathLike[str],
     source: str,
     split: str,
     *,
@@ -131,7 +132,8 @@ def evaluate(
     """Evaluates weights over all devices.
 
     Args:
-      weights: from `vit_jax.weights.reading.read_weights`.
+      weights: a run directory, a weight file or a Hugging Face folder; or what
+        `vit_jax.weights.reading.read_weights` gives, with its options.
       source, data_dir: see `vit_jax.data.sources.open_source`.
       split: of the source; 'all' for all splits together.
       memory_gib, on_error, max_pixels: see `vit_jax.data.sources.open_split`.
@@ -141,6 +143,8 @@ def evaluate(
       InputError: if there is no such source or split, its classes are not those of the weights, or
         an example is unusable and is not to be skipped.
     """
+    if not isinstance(weights, Weights):
+        weights = read_weights(weights)
     data = open_source(source, data_dir)
     class_names = weights.description['class_names'] or data.class_names
     if class_names != data.class_names or weights.model.num_classes != len(data.class_names):

@@ -15,9 +15,12 @@ PANELS = {
     'learning_rate': 'learning rate',
     'images_per_second': 'images/s',
 }
+WINDOWS = 20  # of smoothing in a curve
 
 
-def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> list[str]:
+def plot(
+    runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]
+) -> list[str]:
     """Draws the metrics of runs into a picture.
 
     Loss and accuracy in training are smoothed, over a pale line of what was logged; those on the
@@ -25,7 +28,7 @@ def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str])
     factor of 10 or more.
 
     Args:
-      runs: run directories.
+      runs: a run directory, or several.
       output: a file that matplotlib can write, such as `.png`, `.svg` or `.pdf`.
 
     Returns:
@@ -34,6 +37,7 @@ def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str])
     Raises:
       InputError: if a folder is no run, none has metrics, or the file cannot be written.
     """
+    runs = [runs] if isinstance(runs, str | os.PathLike) else runs
     read = {str(run): _read(run) for run in runs}
     notes = [f'{run}: the run has no metrics yet' for run in read if not read[run]]
     lines = {run: metrics for run, metrics in read.items() if metrics}
@@ -61,8 +65,10 @@ def plot(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str])
     if max(peaks) >= 10 * min(peaks) > 0:
         axes[1, 0].set_yscale('log')
         axes[1, 0].set_ylim(bottom=1e-3 * min(peaks))  # they end at zero
-    axes[0, 0].plot([], [], color='grey', linewidth=2, label='training, smoothed')
-    axes[0, 0].plot([], [], color='grey', alpha=0.4, linewidth=1, label='training, as logged')
+    axes[0, 0].plot([], [], color='grey', linewidth=2, label='training')
+    if any(len(_series(metrics, 'train', 'loss')[0]) > WINDOWS for metrics in lines.values()):
+        label = 'training, before smoothing'
+        axes[0, 0].plot([], [], color='grey', alpha=0.4, linewidth=1, label=label)
     axes[0, 0].plot([], [], 'o:', color='grey', markersize=5, label='test split')
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=3)
@@ -100,7 +106,7 @@ def _series(lines: list[dict[str, Any]], split: str, name: str) -> tuple[list[in
 
 def _smooth(values: Sequence[float]) -> list[float]:
     """An exponential moving average over about a twentieth of the values, without bias."""
-    decay = 1 - 1 / max(1.0, len(values) / 20)
+    decay = 1 - 1 / max(1.0, len(values) / WINDOWS)
     sums = weights = 0.0
     smoothed = []
     for value in values:

@@ -40,7 +40,9 @@ def load_run(
             number = int(step)
         if step != 'newest' and number not in checkpoints.steps:
             there = ', '.join(map(str, checkpoints.steps)) or 'none'
-            raise InputError(f'{run_directory}: no checkpoint {step}; available: {there}')
+            raise InputError(
+                f'{run_directory}: no checkpoint {step}; expected newest, best or one of {there}'
+            )
         with as_input_error(run_directory):
             like = abstract_variables(model)['params']
             number, params = checkpoints.restore_params(number, like)
