@@ -49,7 +49,7 @@ FLAGS = {
     'no command buffers': '--xla_gpu_enable_command_buffer=',
     'no Triton products': '--xla_gpu_enable_triton_gemm=false',
 }
-BASE = dict(variant='B/16', batch=256, dtype='bfloat16', attention='cudnn', unroll=1, remat='none')
+BASE = dict(variant='B/16', batch=256, dtype='bfloat16', attention='auto', unroll=1, remat='none')
 LARGE = BASE | dict(variant='L/16', batch=128, remat='dots')
 # Processes, run in sequence: a set of flags or 'torch', and the rows; the most informative first.
 PLAN = [

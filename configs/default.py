@@ -116,7 +116,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.representation_size = config_dict.placeholder(int)
     # Of the computation: 'float32' (default), or 'bfloat16' for accelerators.
     config.model.dtype = config_dict.placeholder(str)
-    # 'xla' (default), or 'cudnn' for the fused kernel of NVIDIA GPUs, with bfloat16.
+    # 'auto' (default), the best for the device; 'xla'; 'cudnn', the fused kernel of NVIDIA GPUs for
+    # bfloat16; or 'pallas', for TPUs.
     config.model.attention = config_dict.placeholder(str)
     # What the backward pass recomputes: 'none', 'dots' (default; all but the products with
     # parameters, jax's dots_with_no_batch_dims_saveable) or 'full' (whole layers).

@@ -1,8 +1,34 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
-from vit_jax.model.layers import attend
+from vit_jax.model.layers import _best, attend
+
+TPU = SimpleNamespace(platform='tpu', device_kind='TPU v5 lite')
+H100 = SimpleNamespace(platform='gpu', device_kind='NVIDIA H100', compute_capability='9.0')
+V100 = SimpleNamespace(platform='gpu', device_kind='NVIDIA V100', compute_capability='7.0')
+MI300 = SimpleNamespace(platform='gpu', device_kind='AMD MI300X', compute_capability='gfx942')
+
+
+@pytest.mark.parametrize(
+    'device, dtype, n, d, expected',
+    [
+        (TPU, 'bfloat16', 197, 64, 'pallas'),
+        (TPU, 'float32', 1025, 64, 'pallas'),
+        (TPU, 'bfloat16', 4097, 64, 'xla'),
+        (H100, 'bfloat16', 197, 64, 'cudnn'),
+        (H100, 'float32', 197, 64, 'xla'),
+        (H100, 'bfloat16', 197, 12, 'xla'),
+        (V100, 'bfloat16', 197, 64, 'xla'),
+        (MI300, 'bfloat16', 197, 64, 'xla'),
+        (jax.devices()[0], 'bfloat16', 197, 64, 'xla'),
+    ],
+)
+def test_auto_is_the_best_for_the_device(monkeypatch, device, dtype, n, d, expected):
+    monkeypatch.setattr(jax, 'devices', lambda: [device])
+    assert _best(*[jax.numpy.zeros((1, n, 2, d), dtype)] * 2) == expected
 
 
 @pytest.mark.parametrize('n', [16, 17])

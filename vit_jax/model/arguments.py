@@ -12,7 +12,7 @@ CHOICES = {
     'pool': ('cls', 'mean', 'gap', 'map'),
     'posemb': ('learned', 'learned_patches', 'sincos2d'),
     'gelu': ('erf', 'tanh'),
-    'attention': ('xla', 'cudnn'),
+    'attention': ('auto', 'xla', 'cudnn', 'pallas'),
     'dtype': ('float32', 'bfloat16'),
     'remat': ('none', 'dots', 'full'),
 }

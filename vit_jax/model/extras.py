@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.model.layers import LayerNorm, Linear, sincos2d
+from vit_jax.model.layers import Linear, layer_norm, sincos2d
 
 
 @dataclasses.dataclass(kw_only=True, unsafe_hash=True)
@@ -38,7 +38,8 @@ class Extras:
       representation_size: features of a tanh layer before the classifier; 0 for none.
       dtype: of the computation, 'float32' or 'bfloat16'. Parameters, softmax, norms and logits are
         float32 in either case.
-      attention: 'xla', or 'cudnn' for the fused kernel of NVIDIA GPUs, which needs bfloat16.
+      attention: 'auto' is the best for the device: 'cudnn', the fused kernel of NVIDIA GPUs, for
+        bfloat16; 'pallas', our kernel for short sequences on TPUs; or 'xla'.
       remat: what the backward pass recomputes instead of reading from memory: 'none', 'dots'
         (all but the matrix products with parameters) or 'full' (whole layers).
       unroll: layers compiled into one iteration of the scan over layers.
@@ -60,7 +61,7 @@ class Extras:
     representation_size: int = 0
     # Execution
     dtype: str = 'float32'
-    attention: str = 'xla'
+    attention: str = 'auto'
     remat: str = 'dots'
     unroll: int = 1
 
@@ -108,4 +109,4 @@ class Extras:
         return Linear(inputs, outputs, bias, self.dtype)
 
     def norm(self) -> nn.Module:
-        return LayerNorm(epsilon=self.norm_eps, dtype=self.dtype)
+        return layer_norm(self.norm_eps, self.dtype)

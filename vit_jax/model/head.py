@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from vit_jax.model.extras import Extras
-from vit_jax.model.layers import LayerNorm, Linear, attend, gelu
+from vit_jax.model.layers import Linear, attend, gelu, layer_norm
 
 
 class AttentionPool(nn.Module):
@@ -57,7 +57,7 @@ class Head(nn.Module):
     def setup(self) -> None:
         features = self.extras.representation_size or self.dim
         self.norms_first = self.pool in ('gap', 'map') and not self.extras.fc_norm
-        self.layers = [LayerNorm(epsilon=self.extras.norm_eps), Linear(features, self.num_classes)]
+        self.layers = [layer_norm(self.extras.norm_eps), Linear(features, self.num_classes)]
         if self.pool == 'map':
             self.attention_pool = AttentionPool(
                 self.dim, self.heads, self.dim_head, self.mlp_dim, self.extras

@@ -4,18 +4,24 @@ A speed-up in a comment is the ratio of median times, before over after: float32
 Intel Xeon (Sapphire Rapids), jax 0.10.2.
 """
 
-import functools
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from vit_jax.errors import InputError
+from vit_jax.model.product import product, product_p
+from vit_jax.model.short_attention import fits, short_attention
 
-LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)  # mean first, then variance
+
+def layer_norm(epsilon: float, dtype: str = 'float32') -> nn.LayerNorm:
+    """A norm of features, in float32 inside."""
+    # E[x²] - E[x]² reads x once instead of twice; what it cancels is lost in bfloat16 anyway.
+    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=dtype == 'bfloat16')
 
 
 class Linear(nn.Module):
@@ -33,12 +39,10 @@ class Linear(nn.Module):
             return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
         kernel = self.param('kernel', init, (self.in_features, self.out_features))
-        # One leading axis suits XLA's weight gradients on CPUs: a training step is 1.13 (S/16) to
-        # 1.25 times as fast (100 pixels, dim 128) as with [b, n, i].
-        out = x.reshape(-1, self.in_features).astype(self.dtype) @ kernel.astype(self.dtype)
+        out = product(x.astype(self.dtype), kernel.astype(self.dtype))
         if self.bias:
             out += self.param('bias', init, (self.out_features,)).astype(self.dtype)
-        return out.reshape(*x.shape[:-1], self.out_features)
+        return out
 
 
 def gelu(x: Float[Array, '*b d'], form: str) -> Float[Array, '*b d']:
@@ -62,11 +66,20 @@ def attend(
 
     Args:
       q, k, v: queries, keys and values.
-      implementation: 'xla', or 'cudnn' for the fused kernel of NVIDIA GPUs, which needs bfloat16.
+      implementation: 'xla'; 'cudnn', the fused kernel of NVIDIA GPUs, which needs bfloat16;
+        'pallas', `short_attention` for TPUs, where q and k are of one shape; or 'auto', the best of
+        them for the first device.
 
     Raises:
       InputError: if the device has no such kernel.
     """
+    if implementation == 'auto':
+        implementation = _best(q, k)
+    if implementation == 'pallas' and q.shape == k.shape:
+        # XLA finds that these are the parts of one array.
+        qkv = jnp.concatenate([x.reshape(*x.shape[:2], -1) for x in (q, k, v)], axis=-1)
+        out = checkpoint_name(short_attention(qkv, q.shape[2]), 'attention')
+        return out.reshape(q.shape)
     if implementation == 'cudnn':
         # cuDNN's backward pass takes even lengths only; every published variant's is odd.
         n = q.shape[1]
@@ -93,6 +106,18 @@ def attend(
     return attended.astype(v.dtype).swapaxes(1, 2)
 
 
+def _best(q: Float[Array, '#b m h d'], k: Float[Array, 'b n h d']) -> str:
+    """The implementation of attention that the first device is fastest with."""
+    device = jax.devices()[0]
+    _, n, h, d = k.shape
+    if device.platform == 'tpu' and fits(n, 3 * h * d, q.dtype.itemsize):
+        return 'pallas'
+    is_nvidia = device.device_kind.startswith('NVIDIA')  # Ampere is 8.0
+    if is_nvidia and float(device.compute_capability) >= 8 and q.dtype == jnp.bfloat16:
+        return 'cudnn' if d % 8 == 0 and d <= 128 else 'xla'
+    return 'xla'
+
+
 def rematerialize(layer: Callable, remat: str, unroll: int) -> Callable:
     """A layer whose backward pass recomputes its activations instead of storing them.
 
@@ -106,10 +131,12 @@ def rematerialize(layer: Callable, remat: str, unroll: int) -> Callable:
     # On two CPU cores a training step with 'dots' is 1.37 (S/16) and 1.07 times as fast (100
     # pixels, dim 128) as one that stores everything.
     saved = {
-        # The outputs of the Linear layers, and cuDNN's attention, which need not run twice.
+        # The outputs of the Linear layers, and fused attention, which need not run twice.
         'dots': jax.checkpoint_policies.save_from_both_policies(
-            jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-            lambda primitive, *_, **__: 'dot_product_attention_fwd' in primitive.name,
+            jax.checkpoint_policies.save_only_these_names('attention'),
+            lambda primitive, *_, **__: (
+                primitive is product_p or 'dot_product_attention_fwd' in primitive.name
+            ),
         ),
         # Only each layer's input.
         'full': jax.checkpoint_policies.nothing_saveable,

@@ -74,8 +74,8 @@ class Attention(nn.Module):
             self.drop = nn.Dropout(self.dropout)
 
     def __call__(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
-        qkv = self.to_qkv(x)
-        q, k, v = rearrange(qkv, 'b n (qkv h d) -> qkv b n h d', qkv=3, h=self.heads)
+        qkv = jnp.split(self.to_qkv(x), 3, axis=-1)
+        q, k, v = (rearrange(t, 'b n (h d) -> b n h d', h=self.heads) for t in qkv)
         if self.extras.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         out = attend(q, k, v, self.extras.attention)

@@ -22,9 +22,9 @@ class Jit:
     axis_name = None
 
     def __init__(self, devices: Sequence[jax.Device], batch_size: int) -> None:
-        mesh = Mesh(np.array(devices), ('data',))
-        self.replicated = NamedSharding(mesh, PartitionSpec())
-        self.sharded = NamedSharding(mesh, PartitionSpec('data'))
+        self.mesh = Mesh(np.array(devices), ('data',))
+        self.replicated = NamedSharding(self.mesh, PartitionSpec())
+        self.sharded = NamedSharding(self.mesh, PartitionSpec('data'))
         self.batch_size = batch_size
         self.rows = own_rows(devices, batch_size)
 
@@ -39,10 +39,20 @@ class Jit:
         return put_rows(batch, self.sharded)
 
     def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.jit(step, donate_argnums=0, out_shardings=self.replicated)
+        return jax.jit(self._on_mesh(step), donate_argnums=0, out_shardings=self.replicated)
 
     def eval_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.jit(step, out_shardings=self.replicated)
+        return jax.jit(self._on_mesh(step), out_shardings=self.replicated)
+
+    def _on_mesh(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A step that kernels, which XLA cannot partition, find the mesh in."""
+
+        @functools.wraps(step)
+        def traced(*arguments: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return step(*arguments)
+
+        return traced
 
 
 class Pmap:

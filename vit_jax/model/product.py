@@ -1,0 +1,71 @@
+"""x W as a primitive of its own, so that each platform gets the formulation that it is fast with.
+
+`jax.lax.platform_dependent` around the same two formulations would do for inference; in training,
+its branches save the activations of both.
+
+Reference: https://docs.jax.dev/en/latest/jax-primitives.html
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+
+def product(
+    x: Float[Array | np.ndarray, '*b i'], kernel: Float[Array | np.ndarray, 'i o']
+) -> Float[Array, '*b o']:
+    """x W over the last axis.
+
+    CPUs get one leading axis, which suits XLA's weight gradients there: a training step is 1.13
+    (S/16) to 1.25 times as fast (100 pixels, dim 128). The memory of a TPU is tiled by 8 or 16
+    rows, so joining images of 197 tokens would copy every activation.
+    """
+    return product_p.bind(x, kernel)
+
+
+product_p = Primitive('product')  # a name for policies of rematerialisation
+product_p.def_impl(lambda x, kernel: jax.jit(product)(x, kernel))
+product_p.def_abstract_eval(lambda x, kernel: x.update(shape=(*x.shape[:-1], kernel.shape[1])))
+
+
+def _flat(x: Array, kernel: Array) -> Array:
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
+
+
+mlir.register_lowering(product_p, mlir.lower_fun(jnp.matmul, multiple_results=False))
+mlir.register_lowering(product_p, mlir.lower_fun(_flat, multiple_results=False), platform='cpu')
+
+
+def _gradient_of_x(out: Array, x: Any, kernel: Array) -> Array:
+    return product(out, kernel.T)
+
+
+def _gradient_of_kernel(out: Array, x: Array, kernel: Any) -> Array:
+    def flat(x: Array, out: Array) -> Array:
+        return x.reshape(-1, x.shape[-1]).T @ out.reshape(-1, out.shape[-1])
+
+    def joint(x: Array, out: Array) -> Array:
+        leading = tuple(range(x.ndim - 1))
+        return jax.lax.dot_general(x, out, ((leading, leading), ((), ())))
+
+    return jax.lax.platform_dependent(x, out, cpu=flat, default=joint)
+
+
+ad.defbilinear(product_p, _gradient_of_x, _gradient_of_kernel)
+
+
+def _batch(arguments: tuple[Array, Array], axes: tuple[Any, Any]) -> tuple[Array, int]:
+    """For jax.vmap."""
+    (x, kernel), (x_axis, kernel_axis) = arguments, axes
+    if kernel_axis is None:
+        return product(jnp.moveaxis(x, x_axis, 0), kernel), 0
+    in_axes = x_axis, kernel_axis
+    return jax.vmap(jnp.matmul, in_axes)(x, kernel), 0
+
+
+batching.primitive_batchers[product_p] = _batch

@@ -1,0 +1,143 @@
+"""Attention over short sequences as one TPU kernel, forward and backward.
+
+A published ViT has 50 to 1,025 tokens, so the keys, the values and the scores of an image fit into
+a TPU core's vector memory. The kernel reads queries, keys and values as the projection leaves them,
+[b, n, 3 h d], and writes [b, n, h d]: no copy changes a layout, and the n x n scores never leave
+the core. Libraries' flash kernels, made for thousands of tokens, want [b, h, n, d] and a multiple
+of 128 tokens.
+
+The backward pass computes the scores again. Reference for its formulas: FlashAttention,
+https://arxiv.org/abs/2205.14135, appendix B.4.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import AxisType, PartitionSpec
+from jaxtyping import Array, Float
+
+VECTOR_MEMORY = 100 * 2**20  # bytes of a core that a kernel may ask for; v5e and v6e have 128 MiB
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def short_attention(qkv: Float[Array, 'b n qkv'], heads: int) -> Float[Array, 'b n out']:
+    """softmax(q kᵀ / √d) v for each head; products accumulate in float32, the softmax is float32.
+
+    Other platforms than TPUs interpret the kernel, which is slow.
+
+    Args:
+      qkv: queries, keys and values of all heads, one after the other.
+      heads: h.
+    """
+    b, n, width = qkv.shape
+    return _call(_forward, heads, (b, n, width // 3), qkv)
+
+
+def fits(num_tokens: int, width: int, itemsize: int) -> bool:
+    """Whether the backward pass of one image fits into a core's vector memory.
+
+    Args:
+      num_tokens: n.
+      width: 3 h d.
+      itemsize: bytes of a number of qkv.
+    """
+    blocks = 2 * num_tokens * (2 * width + width // 3) * itemsize  # in and out, double-buffered
+    scores = 6 * num_tokens**2 * 4
+    return blocks + scores <= VECTOR_MEMORY
+
+
+def _save(qkv: Float[Array, 'b n qkv'], heads: int) -> tuple[Array, Array]:
+    return short_attention(qkv, heads), qkv
+
+
+def _gradient(heads: int, qkv: Array, gradient: Array) -> tuple[Array]:
+    return (_call(_backward, heads, qkv.shape, qkv, gradient),)
+
+
+short_attention.defvjp(_save, _gradient)
+
+
+def _call(kernel: Callable, heads: int, shape: tuple[int, ...], *arrays: Array) -> Array:
+    """Runs a kernel on one image after the other, each device of a mesh on its own images.
+
+    Args:
+      shape: of the result.
+    """
+    _, n, width = shape
+
+    def run(*arrays: Array, interpret: bool) -> Array:
+        images = len(arrays[0])
+
+        def image(width: int) -> pl.BlockSpec:
+            return pl.BlockSpec((None, n, width), lambda i: (i, 0, 0))
+
+        return pl.pallas_call(
+            functools.partial(kernel, heads=heads),
+            grid=(images,),
+            in_specs=[image(x.shape[-1]) for x in arrays],
+            out_specs=image(width),
+            out_shape=jax.ShapeDtypeStruct((images, n, width), arrays[0].dtype),
+            name=f'short_attention{kernel.__name__}',
+            interpret=interpret,
+            compiler_params=pltpu.CompilerParams(
+                dimension_semantics=('parallel',), vmem_limit_bytes=VECTOR_MEMORY
+            ),
+        )(*arrays)
+
+    on_tpu = functools.partial(run, interpret=False)
+    if axes := _automatic_axes():  # XLA cannot partition a kernel
+        by_image = PartitionSpec(axes)
+        on_tpu = jax.shard_map(on_tpu, in_specs=by_image, out_specs=by_image, check_vma=False)
+    return jax.lax.platform_dependent(
+        *arrays, tpu=on_tpu, default=functools.partial(run, interpret=True)
+    )
+
+
+def _automatic_axes() -> tuple[str, ...]:
+    """The axes of the mesh around this call over which XLA partitions."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return tuple(name for name, kind in kinds if kind == AxisType.Auto)
+
+
+def _parts(width: int, heads: int) -> list[tuple[slice, slice, slice]]:
+    """For each head, the columns of its queries, which are also its output's, keys and values."""
+    d = width // 3 // heads
+    starts = [(i * d, width // 3 + i * d, 2 * width // 3 + i * d) for i in range(heads)]
+    return [tuple(slice(x, x + d) for x in start) for start in starts]  # type: ignore[misc]
+
+
+def _dot(a: Array, b: Array, over: tuple[int, int]) -> Float[Array, 'm n']:
+    """Σ over one axis of each, accumulated in float32."""
+    axes = ((over[0],), (over[1],)), ((), ())
+    return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
+
+
+def _weights(q: Array, k: Array) -> tuple[Array, Array]:
+    """exp(q kᵀ / √d - max) and the reciprocals of its sums, float32."""
+    scores = _dot(q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), k, (1, 1))
+    exp = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+    return exp, 1 / exp.sum(axis=-1, keepdims=True)
+
+
+def _forward(qkv: Any, out: Any, *, heads: int) -> None:
+    for q, k, v in _parts(qkv.shape[-1], heads):
+        exp, scale = _weights(qkv[:, q], qkv[:, k])
+        out[:, q] = (_dot(exp.astype(qkv.dtype), qkv[:, v], (1, 0)) * scale).astype(out.dtype)
+
+
+def _backward(qkv: Any, gradient: Any, out: Any, *, heads: int) -> None:
+    for q, k, v in _parts(qkv.shape[-1], heads):
+        exp, scale = _weights(qkv[:, q], qkv[:, k])
+        p = exp * scale
+        dp = _dot(gradient[:, q], qkv[:, v], (1, 1))
+        ds = (p * (dp - (p * dp).sum(axis=-1, keepdims=True))).astype(qkv.dtype)
+        root = (q.stop - q.start) ** -0.5
+        out[:, q] = (_dot(ds, qkv[:, k], (1, 0)) * root).astype(out.dtype)
+        out[:, k] = (_dot(ds, qkv[:, q], (0, 0)) * root).astype(out.dtype)
+        out[:, v] = _dot(p.astype(qkv.dtype), gradient[:, q], (0, 0)).astype(out.dtype)
