@@ -62,7 +62,7 @@ GROUPS = [
     ('attention', r'attn/fn/(?!to_qkv|to_out)'),
     ('norms', r'/norm'),
     ('products', r'to_qkv|to_out|/net_\d|to_patch_embedding|mlp_head'),
-    ('scan, residuals', r'transformer'),
+    ('scan and residuals', r'transformer'),
 ]
 
 
