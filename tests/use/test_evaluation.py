@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn import metrics
 
 import vit_jax
+from vit_jax.__main__ import main
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.sources import open_source, open_split
 from vit_jax.errors import InputError
@@ -142,3 +143,16 @@ def test_rank_of_equal_logits_is_that_of_argmax():
 def test_other_classes_are_refused(data_dir):
     with pytest.raises(InputError, match='expected the 2 classes of the weights, a, b, got 0, 1'):
         evaluate(random_weights(['a', 'b']), 'tfds:digits', 'test', data_dir=data_dir)
+
+
+def test_other_data_is_evaluated_on_its_own_test_split(shared_digits_run, data_dir, capsys):
+    """The run's was `test[:48]`."""
+    run = str(shared_digits_run)
+    evaluation = evaluate(run, 'tfds:digits', 'test[:48]', data_dir=data_dir)
+    assert main(['evaluate', run]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary['split'], summary['num_examples']) == ('test[:48]', 48)
+    assert summary['accuracy'] == evaluation.summary()['accuracy']
+    assert main(['evaluate', run, '--data', 'tfds:digits', '--data-dir', data_dir]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary['split'], summary['num_examples']) == ('test', 360)

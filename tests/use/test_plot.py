@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vit_jax.__main__ import main
-from vit_jax.use.plot import _smooth
+from vit_jax.use.plot import _smooth, plot
 
 
 def write_run(folder, losses):
@@ -41,6 +41,7 @@ def test_a_run_without_metrics_is_left_out(tmp_path, capsys):
     assert main(['plot', *map(str, tmp_path.iterdir()), '-o', str(output)]) == 0
     assert output.exists()
     assert capsys.readouterr().err == f'{tmp_path}/empty: the run has no metrics yet; left out\n'
+    assert plot(tmp_path / 'run', output) == []  # a single run
 
 
 def test_smoothing_keeps_a_constant_and_follows_a_change():
