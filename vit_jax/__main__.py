@@ -91,8 +91,10 @@ def main(
         print(f'{name}:', ' '.join(str(reason).split()), file=sys.stderr)
         return status
 
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command_path = ' '.join([name, *(x for x in arguments[:1] if x in COMMANDS)])
     try:
-        context = command.make_context(name, sys.argv[1:] if arguments is None else arguments)
+        context = command.make_context(name, arguments)
         with context:
             command.invoke(context)
     except click.exceptions.Exit as end:  # after --help
@@ -101,7 +103,10 @@ def main(
         error.show()
         return 2
     except click.UsageError as error:
-        message, path = error.format_message(), error.ctx.command_path if error.ctx else name
+        message, path = (
+            error.format_message(),
+            error.ctx.command_path if error.ctx else command_path,
+        )
         return fail(f'{message}{"" if message[-1] in ".?)" else "."} See {path} --help.', 2)
     except InputError as error:
         return fail(error, 2)

@@ -45,6 +45,7 @@ COMMAND_LINES = [
     ('evaluate runs/none --on-error ignore', "'ignore' is not one of 'raise', 'skip'"),
     ('plot runs/none -o a.png', 'runs/none: expected a run directory'),
     ('plot runs/none', "Missing option '-o' / '--output'."),
+    ('train digits --workdir', "Option '--workdir' requires an argument. See vit_jax train --help"),
     ('convert a', "Missing argument 'DST'."),
     ('convert a b', "Missing option '--to'. Choose from: google, timm, huggingface, seed."),
     ('convert a b --to onnx', "'onnx' is not one of 'google', 'timm', 'huggingface', 'seed'"),

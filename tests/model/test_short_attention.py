@@ -10,7 +10,7 @@ from vit_jax.model.short_attention import fits, short_attention
 from vit_jax.parallel.parallel import create_parallel
 
 SHAPES = [  # tokens, heads, features of a head
-    *[(n, 2, 64) for n in (1, 2, 5, 16, 50, 65, 128, 145, 197, 198, 256, 257)],
+    *[(n, 1, 64) for n in (1, 2, 5, 16, 50, 65, 128, 145, 197, 198, 256, 257)],
     *[(17, 3, d) for d in (8, 32, 72, 80, 88)],
 ]
 

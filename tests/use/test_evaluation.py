@@ -141,7 +141,8 @@ def test_rank_of_equal_logits_is_that_of_argmax():
 
 
 def test_other_classes_are_refused(data_dir):
-    with pytest.raises(InputError, match='expected the 2 classes of the weights, a, b, got 0, 1'):
+    message = 'expected the 2 classes of the weights, a, b, with pictures of each, got 0'
+    with pytest.raises(InputError, match=message):
         evaluate(random_weights(['a', 'b']), 'tfds:digits', 'test', data_dir=data_dir)
 
 

@@ -253,8 +253,9 @@ def test_a_bad_picture_in_a_folder_does_not_cost_the_other_answers(
         if paths != [pattern]:
             assert str(bad) in errors and 'skipped: 1 of 3 pictures' in errors
     assert main([*command, str(tmp_path)]) == 2
-    errors = capsys.readouterr().err
+    output, errors = capsys.readouterr()
     assert str(bad) in errors and errors.count('\n') == 1
+    assert json.loads(output) in ([], rows[:1])  # still JSON
 
 
 def test_summary_command_counts_every_parameter(run_directory, capsys):

@@ -78,9 +78,11 @@ def command(
 
     if layout == 'json':
         print('[', end='')
-        for number, row in enumerate(rows()):
-            print(',\n' if number else '\n', json.dumps(row), sep='', end='')
-        print('\n]')
+        try:
+            for number, row in enumerate(rows()):
+                print(',\n' if number else '\n', json.dumps(row), sep='', end='')
+        finally:  # what was answered before an error can be read
+            print('\n]')
     elif layout == 'csv':
         writer = csv.DictWriter(sys.stdout, fieldnames=['image', 'class', 'probability'])
         writer.writeheader()

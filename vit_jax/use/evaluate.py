@@ -150,7 +150,7 @@ def evaluate(
     if class_names != data.class_names or weights.model.num_classes != len(data.class_names):
         raise InputError(
             f'{source}: expected the {weights.model.num_classes} classes of the weights, '
-            f'{_shorten(class_names)}, got {_shorten(data.class_names)}'
+            f'{_shorten(class_names)}, with pictures of each, got {_shorten(data.class_names)}'
         )
     preprocessing = weights.preprocessing(mean, std)
     options: Any = {'memory_gib': memory_gib, 'on_error': on_error, 'max_pixels': max_pixels}
