@@ -58,7 +58,7 @@ class Splits(NamedTuple):
     @property
     def notes(self) -> list[str]:
         """A warning if the test split is too small to tell two models apart."""
-        if (count := self.test.num_examples) >= 20:
+        if (count := self.test.num_examples) >= 10:
             return []
         return [
             f'few pictures to test on: each is {1 / count:.0%} of the test accuracy; for more, set '
