@@ -9,8 +9,7 @@ without an estimate (asynchronous copies, collectives) count as nothing. The est
 for what only moves data; it ranks formulations. Memory is the compiler's plan, which a real chip
 refuses to exceed.
 
-Creates an environment with libtpu on its first run (Python 3.11 or newer, 1 minute). A row takes 2
-to 3 minutes on two cores.
+Creates an environment with libtpu on its first run (Python 3.11 or newer).
 """
 
 import argparse
@@ -195,9 +194,8 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
     from vit_jax.parallel.parallel import create_parallel
 
     chip = CHIPS[row['chip']]
-    bounds = (1, 1, 1)
     devices = topologies.get_topology_desc(
-        platform='tpu', topology_name=chip.topology, chips_per_host_bounds=bounds
+        platform='tpu', topology_name=chip.topology, chips_per_host_bounds=(1, 1, 1)
     ).devices
     options = {name: row[name] for name in ('attention', 'remat')}
     model = create_model(row['variant'], dtype='bfloat16', **options)

@@ -120,7 +120,7 @@ def get_config() -> ml_collections.ConfigDict:
     # bfloat16; or 'pallas', for TPUs.
     config.model.attention = config_dict.placeholder(str)
     # What the backward pass recomputes: 'none', 'dots' (default; all but the products with
-    # parameters, jax's dots_with_no_batch_dims_saveable) or 'full' (whole layers).
+    # parameters and fused attention) or 'full' (whole layers).
     config.model.remat = config_dict.placeholder(str)
     # Layers compiled into one iteration of the scan over layers (default 1); more may run
     # faster and takes longer to compile.

@@ -92,7 +92,7 @@ def main(
         return status
 
     arguments = sys.argv[1:] if arguments is None else arguments
-    command_path = ' '.join([name, *(x for x in arguments[:1] if x in COMMANDS)])
+    path = ' '.join([name, *(x for x in arguments[:1] if x in COMMANDS)])
     try:
         context = command.make_context(name, arguments)
         with context:
@@ -103,10 +103,8 @@ def main(
         error.show()
         return 2
     except click.UsageError as error:
-        message, path = (
-            error.format_message(),
-            error.ctx.command_path if error.ctx else command_path,
-        )
+        message = error.format_message()
+        path = error.ctx.command_path if error.ctx else path
         return fail(f'{message}{"" if message[-1] in ".?)" else "."} See {path} --help.', 2)
     except InputError as error:
         return fail(error, 2)

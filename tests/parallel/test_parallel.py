@@ -67,7 +67,7 @@ def run(mode, num_devices, optimizer, num_steps=5, model=MODEL):
 def test_jit_and_pmap_train_the_same_on_any_number_of_devices(optimizer):
     expected, expected_history = run('jit', 1, optimizer)
     assert expected.step == 5
-    setups = SETUPS.values() if optimizer is OPTIMIZERS['sgd'] else [('pmap', 8)]
+    setups = SETUPS.values() if optimizer is OPTIMIZERS['sgd'] else [('jit', 8), ('pmap', 8)]
     for mode, num_devices in setups:
         state, history = run(mode, num_devices, optimizer)
         jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected)

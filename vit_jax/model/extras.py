@@ -41,7 +41,7 @@ class Extras:
       attention: 'auto' is the best for the device: 'cudnn', the fused kernel of NVIDIA GPUs, for
         bfloat16; 'pallas', our kernel for short sequences on TPUs; or 'xla'.
       remat: what the backward pass recomputes instead of reading from memory: 'none', 'dots'
-        (all but the matrix products with parameters) or 'full' (whole layers).
+        (all but the products with parameters and fused attention) or 'full' (whole layers).
       unroll: layers compiled into one iteration of the scan over layers.
     """
 

@@ -135,7 +135,9 @@ class Predictor:
                     elif on_error == 'skip':
                         yield image, found
                     else:
-                        raise InputError(f'{found}; --on-error skip, or on_error=, leaves it out')
+                        raise InputError(
+                            f"{found}; to leave it out: --on-error skip, in Python on_error='skip'"
+                        )
 
     def _classify(self, images: list[np.ndarray]) -> Float32[np.ndarray, 'b k']:
         """Probabilities of at most 128 images of the model's size."""

@@ -102,13 +102,15 @@ def read_weights(
         raise InputError(f'resize: expected one of {", ".join(METHODS)}, got {resize!r}')
     changes = {name: overrides[name] for name in ADAPTED if name in overrides}
     given = {name: value for name, value in overrides.items() if name not in ADAPTED}
+    name = str(path)
     is_run = (run_directory / 'description.json').is_file()
     if is_run and grid:
         raise InputError(f'{path}: grid= is for weight files; a run directory records its own')
     if not is_run and step != 'newest':
         raise InputError(f'{path}: not a run directory, so expected no step, got {step!r}')
     if is_run:
-        model, variables, description, step = load_run(run_directory, step)
+        model, variables, description, number = load_run(run_directory, step)
+        name = f'{path}, step {number:,}'
         notes: list[str] = []
         trained = model
         model = model.clone(**given)
@@ -125,15 +127,16 @@ def read_weights(
         with as_input_error(path):
             source = read_folder(path) if path.is_dir() else read_tensors(path)
         model, params, description, notes = _from_tensors(*source, given, changes, grid, str(path))
-    for name in ('num_classes', 'representation_size'):
-        new_head |= overrides.get(name, getattr(model, name)) != getattr(model, name)
+    for argument in ('num_classes', 'representation_size'):
+        current = getattr(model, argument)
+        new_head |= overrides.get(argument, current) != current
     model, params, new_notes = adapt(model, params, changes, resize, new_head)
     weights = Weights(
         model,
         {'params': unflatten_dict(params, sep='/')},
         describe(path, description, None if new_head else model.num_classes),
         notes + new_notes,
-        f'{path}, step {step:,}' if isinstance(step, int) else str(path),
+        name,
     )
     if weights.description['preprocessing'] and model.channels in (1, 3):
         try:
