@@ -1,20 +1,18 @@
-"""The training step compiled for absent TPUs: memory, and the compiler's estimate of time.
+"""The training step compiled for absent TPUs and GPUs: memory, estimated time, fused kernels.
 
 python benchmarks/compile_ahead.py [--output benchmarks/results/compile_ahead.json]
 
-**Nothing is measured.** libtpu compiles for a described chip and annotates the operations of the
-program with `estimated_cycles`; their sum, loops as often as they run, is what the table calls
-time. For a Pallas kernel, it is the number of instructions that its schedule issues. Operations
-without an estimate (asynchronous copies, collectives) count as nothing. The estimate is pessimistic
-for what only moves data; it ranks formulations. Memory is the compiler's plan, which a real chip
-refuses to exceed.
+**Nothing is measured.** For a TPU, libtpu compiles for a described chip, and its program gives two
+estimates of time, see `benchmarks/compiled.py`. They rank formulations; the truth lies between them
+or beside. For an H100, nothing can be timed without the card; the table counts cuDNN's fused
+attention instead. Memory is the compiler's plan.
 
-Creates an environment with libtpu on its first run (Python 3.11 or newer).
+Creates environments with libtpu and with jax's CUDA packages (5 GB) on its first run.
 """
 
 import argparse
-import collections
 import json
+import math
 import os
 import re
 import subprocess
@@ -22,161 +20,60 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.compiled import estimate, executed, parse
 from benchmarks.report import describe_machine, write_result
 
-ENVIRONMENT = ROOT / 'benchmarks' / '.compile_ahead'
-PACKAGES = ('jax==0.10.2', 'jaxlib==0.10.2', 'libtpu==0.0.42.1')
-PACKAGES += ('flax', 'optax', 'einops', 'jaxtyping', 'numpy')
+ENVIRONMENTS = ROOT / 'benchmarks' / '.compile_ahead'
+PACKAGES = {
+    'tpu': ('jax==0.10.2', 'jaxlib==0.10.2', 'libtpu==0.0.42.1'),
+    'cuda': ('jax[cuda12]==0.10.2', 'jaxlib==0.10.2'),
+}
+OTHERS = ('flax', 'optax', 'einops', 'jaxtyping', 'numpy')
 
 
 class Chip(NamedTuple):
-    """A TPU: its topology, and cycles and bfloat16 FLOPs a second from its data sheet."""
+    """A TPU: its topology; from its data sheet cycles, bytes and bfloat16 FLOPs a second."""
 
     topology: str
     clock: float
+    bandwidth: float
     peak: float
 
 
 CHIPS = {
-    'v5e': Chip('v5e:1x1', 1.5e9, 197e12),
-    'v6e': Chip('v6e:1x1', 1.75e9, 918e12),
+    'v5e': Chip('v5e:1x1', 1.5e9, 819e9, 197e12),
+    'v6e': Chip('v6e:1x1', 1.75e9, 1640e9, 918e12),
 }
 BASE = dict(chip='v5e', variant='B/16', batch=128, remat='dots')
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     row | dict(attention=attention)
     for row in (BASE, BASE | dict(variant='L/16', batch=64), BASE | dict(chip='v6e'))
     for attention in ('pallas', 'xla')
 ]
-# Groups of operations, in order: name, and a pattern of their HLO, their JAX name or both.
-GROUPS = [
-    ('attention kernel', r'tpu_custom_call'),
-    ('copies', r'^(copy|reshape|transpose)\('),
-    ('attention', r'attn/fn/(?!to_qkv|to_out)'),
-    ('norms', r'/norm'),
-    ('products', r'to_qkv|to_out|/net_\d|to_patch_embedding|mlp_head'),
-    ('scan and residuals', r'transformer'),
+ROWS += [
+    dict(chip='h100', variant=variant, batch=batch, remat='dots', attention='cudnn')
+    for variant, batch in (
+        ('B/16', 256),
+        ('Ti/16', 256),
+        ('S/16', 256),
+        ('M/16', 256),
+        ('L/16', 128),
+        ('So400m/14', 64),
+        ('H/14', 64),
+        ('g/14', 32),
+        ('G/14', 16),
+    )
 ]
 
 
-class Operation(NamedTuple):
-    """One instruction of a compiled program.
-
-    Args:
-      name: of the instruction.
-      text: its HLO, from the operation's name on.
-      cycles: the compiler's estimate; None without one.
-      body, condition: the computations of a loop; None for others.
-    """
-
-    name: str
-    text: str
-    cycles: int | None
-    body: str | None
-    condition: str | None
-
-
-def parse(hlo: str) -> tuple[dict[str, list[Operation]], str]:
-    """The computations of a compiled program, by name, and the name of the first to run."""
-    computations: dict[str, list[Operation]] = {}
-    entry = name = ''
-    for line in hlo.splitlines():
-        if found := re.match(r'(ENTRY )?%?([\w.-]+) \(.*\{$', line):
-            name = found[2]
-            computations[name] = []
-            entry = name if found[1] else entry
-        elif found := re.match(r'\s+(?:ROOT )?%?([\w.-]+) = (.*)', line):
-
-            def group(pattern: str, text: str = found[2]) -> str | None:
-                inner = re.search(pattern, text)
-                return inner[1] if inner else None
-
-            cycles = group(r'"estimated_cycles":"(\d+)"')
-            operation = Operation(
-                found[1],
-                re.sub(r'^(\(.*?\)|\S+) (?=[\w-]+\()', '', found[2]),
-                int(cycles) if cycles else None,
-                group(r'\bbody=%?([\w.-]+)'),
-                group(r'\bcondition=%?([\w.-]+)'),
-            )
-            computations[name].append(operation)
-    return computations, entry
-
-
-def executed(
-    computations: dict[str, list[Operation]], name: str, times: int = 1
-) -> Iterator[tuple[Operation, int]]:
-    """The operations that run, and how often each does; fusions are one operation."""
-    for operation in computations[name]:
-        if operation.body and operation.condition:
-            # A scan counts up to the one constant that its condition compares with.
-            texts = [x.text for x in computations[operation.condition]]
-            (trips,) = (int(x[1]) for t in texts if (x := re.match(r'constant\((\d+)\)', t)))
-            yield from executed(computations, operation.body, times * trips)
-        else:
-            yield operation, times
-
-
-def issued(schedule: Path) -> int:
-    """The instructions that a kernel issues: those of its schedule, loops as often as they run.
-
-    A line is an instruction; the '>' before it are the loops around it, and the test that ends a
-    loop names the number of its iterations.
-    """
-    lines = [0]  # in each loop
-    trips = [1]
-    around = [0]  # the loop around each
-    stack = [0]
-    for line in schedule.read_text().splitlines():
-        if not (
-            found := re.match(r'\s*(?:0x[0-9a-f]+|\d+)\s+(LB)?\w*\s*:\s*((?:> ?)*)\s*\{', line)
-        ):
-            continue
-        depth = found[2].count('>')
-        if found[1] or depth >= len(stack):
-            lines.append(0)
-            trips.append(1)
-            around.append(stack[depth - 1])
-            stack[depth:] = [len(lines) - 1]
-        lines[stack[depth]] += 1
-        if end := re.search(r'scmp\.\w+\.s32\.totalorder %\S+ (\d+) /\* loop exit test', line):
-            trips[stack[depth]] = int(end[1])
-    total = 0
-    for loop, count in enumerate(lines):
-        while loop:
-            count *= trips[loop]
-            loop = around[loop]
-        total += count
-    return total
-
-
-def estimate(hlo: str, schedules: Path) -> dict[str, int]:
-    """Estimated cycles of a compiled program, by group.
-
-    Args:
-      hlo: the program.
-      schedules: a folder of the schedules of its kernels.
-    """
-    cycles: collections.Counter[str] = collections.Counter()
-    for operation, times in executed(*parse(hlo)):
-        spent = operation.cycles or 0
-        if 'tpu_custom_call' in operation.text:
-            kernel = operation.name.split('.')[0]  # compiled once, however often it occurs
-            file = next(schedules.glob(f'*-{kernel}.*-final_bundles.txt'))
-            spent = issued(file)
-        names = (name for name, pattern in GROUPS if re.search(pattern, operation.text))
-        cycles[next(names, 'the rest')] += times * spent
-    return dict(cycles.most_common())
-
-
 def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Compiles one row, in the environment with libtpu.
+    """Compiles one row, in the environment of its platform.
 
     Args:
       folder: an empty one, for the schedules.
@@ -186,20 +83,31 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
         f'--xla_jf_dump_llo_pass_label_regex=.*final_bundles.*'
     )
     import jax
-    from jax.experimental import topologies
+    from jax.experimental.topologies import get_topology_desc
 
     from benchmarks.training import abstract_training
     from vit_jax.model.flops import flops_per_image
     from vit_jax.model.variants import create_model
     from vit_jax.parallel.parallel import create_parallel
 
-    chip = CHIPS[row['chip']]
-    devices = topologies.get_topology_desc(
-        platform='tpu', topology_name=chip.topology, chips_per_host_bounds=(1, 1, 1)
-    ).devices
+    if chip := CHIPS.get(row['chip']):
+        topology = get_topology_desc(
+            platform='tpu', topology_name=chip.topology, chips_per_host_bounds=(1, 1, 1)
+        )
+    else:
+        # Tracing attention with cuDNN asks the local card for its version.
+        from jax._src.cudnn import fused_attention_stablehlo as fused
+
+        fused.check_cudnn_version = lambda: 92800
+        fused.check_compute_capability = lambda capability: float(capability) <= 9
+        fused.is_cuda_compute_capability_equal = lambda capability: capability == '9.0'
+        target = Path(__file__).with_name('h100.txtpb').read_text()
+        topology = get_topology_desc(
+            platform='cuda', topology_name='h100', topology='1x1x1', target_config=target
+        )
     options = {name: row[name] for name in ('attention', 'remat')}
     model = create_model(row['variant'], dtype='bfloat16', **options)
-    parallel = create_parallel('jit', row['batch'], devices)
+    parallel = create_parallel('jit', row['batch'], topology.devices)
     step, (state, batch, key) = abstract_training(model, row['batch'])
 
     def put(tree: Any, sharding: Any) -> Any:
@@ -214,49 +122,97 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
         .lower(arguments[0], put(batch, parallel.sharded), arguments[1])
         .compile()
     )
-    memory = compiled.memory_analysis()
-    groups = estimate(compiled.as_text(), Path(folder))
-    seconds = sum(groups.values()) / chip.clock
-    return {
+    memory, hlo = compiled.memory_analysis(), compiled.as_text()
+    result = {
         'compile_seconds': time.perf_counter() - begun,
         'bytes': memory.argument_size_in_bytes
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes,
-        'estimated_seconds': seconds,
-        'estimated_mfu': 3 * flops_per_image(model) * row['batch'] / seconds / chip.peak,
-        'groups': groups,
+    }
+    if not chip:
+        return result | fused_attention(hlo, math.prod(model.grid) + model.num_prefix, model.depth)
+    flops = 3 * flops_per_image(model) * row['batch']
+    result['groups'] = estimate(hlo, Path(folder), chip.bandwidth / chip.clock)
+    result['seconds'] = {k: sum(x.values()) / chip.clock for k, x in result['groups'].items()}
+    result['mfu'] = {k: flops / x / chip.peak for k, x in result['seconds'].items()}
+    return result
+
+
+def fused_attention(hlo: str, num_tokens: int, depth: int) -> dict[str, float]:
+    """How often each layer calls cuDNN, and the number of arrays of scores in memory."""
+    operations = list(executed(*parse(hlo)))
+
+    def calls(target: str) -> float:
+        return sum(times for x, times in operations if f'"__cudnn$fmha{target}"' in x.text) / depth
+
+    n = '|'.join(str(num_tokens + even) for even in range(2))
+    scores = re.compile(rf'\b[a-z]*f\d+\[[\d,]*\b({n}),({n})\]')
+    return {
+        'forward_calls': calls('Softmax'),
+        'backward_calls': calls('SoftmaxBackward'),
+        'score_arrays': sum(bool(scores.search(x.type)) for x, _ in operations),
     }
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """The rows as a table."""
+    """The rows as two tables."""
     machine = result['machine']
+    packages = [package for names in PACKAGES.values() for package in names]
     lines = [
-        f'**Estimates of the compiler, not measurements.** {", ".join(PACKAGES[:3])}; '
+        f'**Estimates of the compiler, not measurements.** {", ".join(packages)}; '
         f'{machine["date"]}. `{result["command"]}`',
         '',
         'Training steps with AdamW in bfloat16 on one chip, 224 pixels. MFU: model FLOPs over the '
-        "data sheet's peak.",
+        "data sheet's peak. Each estimate twice, pessimistic and optimistic, see "
+        '`benchmarks/compiled.py`.',
         '',
-        '| chip | variant | batch | attention | estimated time | estimated MFU | memory | where |',
+        '| chip | variant | batch | attention | estimated ms | estimated MFU | memory | where '
+        '(pessimistic) |',
         '|--|--|--:|--|--:|--:|--:|--|',
     ]
     for row in result['rows']:
+        if 'mfu' not in row:
+            continue
+        groups = row['groups']['pessimistic']
+        shares = [f'{name} {x / sum(groups.values()):.0%}' for name, x in groups.items()]
         cells = [row['chip'], row['variant'], str(row['batch']), row['attention']]
-        if 'error' in row:
-            cells += [f'not compiled: {row["error"]}', '', '', '']
-        else:
-            total = sum(row['groups'].values())
-            shares = [f'{name} {cycles / total:.0%}' for name, cycles in row['groups'].items()]
-            cells += [
-                f'{row["estimated_seconds"] * 1e3:.0f} ms',
-                f'{row["estimated_mfu"]:.3f}',
-                f'{row["bytes"] / 2**30:.2f} GiB',
-                ', '.join(shares[:5]),
-            ]
+        cells.append(' / '.join(f'{x * 1e3:.0f}' for x in row['seconds'].values()))
+        cells.append(' / '.join(f'{x:.3f}' for x in row['mfu'].values()))
+        cells += [f'{row["bytes"] / 2**30:.2f} GiB', ', '.join(shares[:5])]
         lines.append(f'| {" | ".join(cells)} |')
+    lines += [
+        '',
+        "Calls of cuDNN's fused attention for each layer; arrays of n x n scores in memory.",
+        '',
+        '| chip | variant | batch | forward | backward | arrays of scores | memory |',
+        '|--|--|--:|--:|--:|--:|--:|',
+    ]
+    for row in result['rows']:
+        if 'forward_calls' in row:
+            cells = [row['chip'], row['variant'], *(str(row[x]) for x in ('batch', *COUNTS))]
+            lines.append(f'| {" | ".join(cells)} | {row["bytes"] / 2**30:.2f} GiB |')
+    lines += [
+        f'\nNot compiled: {row["chip"]}, {row["variant"]}: {row["error"]}'
+        for row in result['rows']
+        if 'error' in row
+    ]
     return '\n'.join([*lines, ''])
+
+
+COUNTS = ('forward_calls', 'backward_calls', 'score_arrays')
+
+
+def python_of(platform: str) -> Path:
+    """The interpreter of an environment with the compiler for a platform."""
+    folder = ENVIRONMENTS / platform
+    python = folder / 'bin' / 'python'
+    if not (folder / 'complete').exists():
+        venv.create(folder, clear=True, with_pip=True)
+        pip = [python, '-m', 'pip', 'install', '--quiet']
+        subprocess.run([*pip, *PACKAGES[platform], *OTHERS], check=True)
+        (folder / 'complete').touch()
+    return python
 
 
 def main() -> None:
@@ -264,7 +220,7 @@ def main() -> None:
     parser.add_argument(
         '--output', type=Path, default=ROOT / 'benchmarks/results/compile_ahead.json'
     )
-    parser.add_argument('--rows', type=int, default=len(ROWS), help='how many (default: all)')
+    parser.add_argument('--only', default='', help='rows whose JSON contains this text')
     parser.add_argument('--child', help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -272,11 +228,6 @@ def main() -> None:
             print(json.dumps(run_row(json.loads(arguments.child), folder)))
         return
 
-    python = ENVIRONMENT / 'bin' / 'python'
-    if not (ENVIRONMENT / 'complete').exists():
-        venv.create(ENVIRONMENT, clear=True, with_pip=True)
-        subprocess.run([python, '-m', 'pip', 'install', '--quiet', *PACKAGES], check=True)
-        (ENVIRONMENT / 'complete').touch()
     # libtpu looks for chips and for its peers unless it is told that there are none.
     environment = os.environ | {
         'JAX_PLATFORMS': 'cpu',
@@ -290,7 +241,10 @@ def main() -> None:
         'machine': describe_machine(),
         'rows': [],
     }
-    for row in ROWS[: arguments.rows]:
+    for row in ROWS:
+        if arguments.only not in json.dumps(row):
+            continue
+        python = python_of('tpu' if row['chip'] in CHIPS else 'cuda')
         command = [python, __file__, '--child', json.dumps(row)]
         child = subprocess.run(command, env=environment, capture_output=True, text=True)
         if child.returncode:

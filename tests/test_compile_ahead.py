@@ -1,8 +1,9 @@
-"""Reading the programs that libtpu compiles, see `benchmarks/compile_ahead.py`."""
+"""Reading the programs that compilers make for absent chips, see `benchmarks/compile_ahead.py`."""
 
-from benchmarks.compile_ahead import estimate, executed, parse
+from benchmarks.compile_ahead import fused_attention
+from benchmarks.compiled import estimate, executed, moved, parse
 
-PROGRAM = """HloModule jit_train_step
+TPU = """HloModule jit_train_step
 
 %condition.1 (state: (s32[], f32[8])) -> pred[] {
   %limit = s32[]{:T(128)} constant(12)
@@ -10,7 +11,10 @@ PROGRAM = """HloModule jit_train_step
 }
 
 %body.1 (state: (s32[], f32[8])) -> (s32[], f32[8]) {
-  %product.2 = f32[8]{0} fusion(%x), metadata={op_name="fn/to_qkv"}, "estimated_cycles":"100"
+  %x = f32[12,1000]{1,0} get-tuple-element(%state), index=1
+  %fast = f32[1000]{0:T(256)S(1)} get-tuple-element(%state), index=2
+  %product.2 = f32[8]{0} fusion(%fast), metadata={op_name="fn/to_qkv"}, "estimated_cycles":"100"
+  %store.3 = f32[12,1000]{1,0} fusion(%x, %fast), calls=%update, metadata={op_name="transformer"}
   %short_attention_forward.7 = bf16[8,9]{1,0} custom-call(%x), target="tpu_custom_call"
   ROOT %tuple.1 = (s32[], f32[8]{0}) tuple(%i, %product.2)
 }
@@ -32,16 +36,56 @@ SCHEDULE = """= control target key start
    0x4   :  {}
 """
 
+CUDA = """HloModule jit_train_step
+
+%command_buffer (x: bf16[8]) -> bf16[8] {
+  %kernel.1 = (bf16[8]{0}, u8[0]{0}) custom-call(%x), custom_call_target="__cudnn$fmhaSoftmax"
+  %weights.2 = bf16[4,2,198,198]{3,2,1,0} fusion(%x)
+}
+
+%body.1 (state: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %call.1 = bf16[8]{0} call(%x), to_apply=%command_buffer
+}
+
+ENTRY %main.1 (x: f32[8]) -> f32[8] {
+  %while.1 = (s32[], f32[8]) while(%t), body=%body.1, config={"known_trip_count":{"n":"12"}}
+}
+"""
+
 
 def test_a_loop_counts_as_often_as_it_runs(tmp_path):
     (tmp_path / '17-short_attention_forward.3-00-schedule-analysis_final_bundles.txt').touch()
     (tmp_path / '17-short_attention_forward.3-01-final_bundles.txt').write_text(SCHEDULE)
-    cycles = estimate(PROGRAM, tmp_path)
-    kernel = 12 * (3 + 10 * 2)
-    assert cycles == {'products': 1200, 'attention kernel': kernel, 'the rest': 30, 'copies': 12}
+    (tmp_path / '9-product.2-01-final_bundles.txt').write_text(SCHEDULE)
+    cycles = estimate(TPU, tmp_path, bytes_per_cycle=4)
+    issued = 12 * (3 + 10 * 2)
+    assert cycles['pessimistic'] == {
+        'products': 1200,
+        'attention kernel': issued,
+        'the rest': 30,
+        'copies': 12,
+        'scan and residuals': 0,
+    }
+    assert cycles['optimistic'] == {
+        'products': issued,
+        'attention kernel': 12 * 1036,  # moves more than it issues
+        'the rest': 8,
+        'copies': 16 + 8,
+        'scan and residuals': 12 * 1000,
+    }
 
 
 def test_every_operation_of_a_program_is_found():
-    names = [(operation.name, times) for operation, times in executed(*parse(PROGRAM))]
+    names = [(operation.name, times) for operation, times in executed(*parse(TPU))]
     assert ('short_attention_forward.7', 12) in names and ('copy.1', 1) in names
     assert [name for name, _ in names].count('limit') == 0
+
+
+def test_of_a_stack_one_slice_moves_and_what_the_core_holds_does_not():
+    store = parse(TPU)[0]['body.1'][3]
+    assert moved(store, 12) == 4000 and moved(store, 1) == 2 * 12 * 4000
+
+
+def test_fused_attention_is_counted_by_layer():
+    expected = {'forward_calls': 1, 'backward_calls': 0, 'score_arrays': 1}
+    assert fused_attention(CUDA, 197, depth=12) == expected

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
+from vit_jax.model.split import on_own_rows
+
 
 def mix(
     images: UInt8[Array, 'b h w c'],
@@ -61,7 +63,8 @@ def mix(
         return jnp.where(uses, mixed, image), weight * target + (1 - weight) * target2
 
     others = next_in_batch(images, axis_name), next_in_batch(targets, axis_name)
-    return jax.vmap(mix_one)(images, targets, *others, keys)
+    # Drawing from Beta rejects in a loop.
+    return on_own_rows(jax.vmap(mix_one))(images, targets, *others, keys)
 
 
 def next_in_batch(x: Array, axis_name: str | None = None) -> Array:

@@ -39,9 +39,10 @@ class Linear(nn.Module):
             return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
         kernel = self.param('kernel', init, (self.in_features, self.out_features))
-        out = product(x.astype(self.dtype), kernel.astype(self.dtype))
+        out = product(x.astype(self.dtype), kernel)
         if self.bias:
-            out += self.param('bias', init, (self.out_features,)).astype(self.dtype)
+            # Added in float32, where its gradient is summed.
+            out = (out + self.param('bias', init, (self.out_features,))).astype(self.dtype)
         return out
 
 

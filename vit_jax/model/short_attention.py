@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
+
+from vit_jax.model.split import on_own_rows
 
 VECTOR_MEMORY = 100 * 2**20  # bytes of a core that a kernel may ask for; v5e and v6e have 128 MiB
 
@@ -89,20 +90,11 @@ def _call(kernel: Callable, heads: int, shape: tuple[int, ...], *arrays: Array) 
             ),
         )(*arrays)
 
-    on_tpu = functools.partial(run, interpret=False)
-    if axes := _automatic_axes():  # XLA cannot partition a kernel
-        by_image = PartitionSpec(axes)
-        on_tpu = jax.shard_map(on_tpu, in_specs=by_image, out_specs=by_image, check_vma=False)
     return jax.lax.platform_dependent(
-        *arrays, tpu=on_tpu, default=functools.partial(run, interpret=True)
+        *arrays,
+        tpu=on_own_rows(functools.partial(run, interpret=False)),
+        default=functools.partial(run, interpret=True),
     )
-
-
-def _automatic_axes() -> tuple[str, ...]:
-    """The axes of the mesh around this call over which XLA partitions."""
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    return tuple(name for name, kind in kinds if kind == AxisType.Auto)
 
 
 def _parts(width: int, heads: int) -> list[tuple[slice, slice, slice]]:

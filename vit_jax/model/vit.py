@@ -35,7 +35,7 @@ class PreNorm(nn.Module):
 
     def __call__(self, x: Float[Array, 'b n d'], **kwargs: bool) -> Float[Array, 'b n d']:
         x = self.fn(self.norm(x), **kwargs)
-        return x if self.extras.layer_scale is None else x * self.gamma.astype(x.dtype)
+        return x if self.extras.layer_scale is None else (x * self.gamma).astype(x.dtype)
 
 
 class FeedForward(nn.Module):
@@ -190,11 +190,11 @@ class ViT(Extras, nn.Module, kw_only=True):
         x = rearrange(jnp.asarray(images), 'b (h p1) (w p2) c -> b (h w) (p1 p2 c)', p1=p1, p2=p2)
         x = self.to_patch_embedding(x)
         b, n, d = x.shape
-        prefix = [jnp.repeat(tokens.astype(x.dtype), b, axis=0) for tokens in self.prefix_tokens]
+        prefix = [jnp.repeat(tokens, b, axis=0) for tokens in self.prefix_tokens]
         x = jnp.concatenate((*prefix, x), axis=1)
         positions = self.extras.positions(self.pos_embedding, (height // p1, width // p2), d)
-        x += positions[:, : self.num_prefix + n].astype(x.dtype)
-        x = self.drop(x, deterministic=not train)
+        x += positions[:, : self.num_prefix + n]
+        x = self.drop(x.astype(self.dtype), deterministic=not train)
         x = self.transformer(x, train)
         x = self.mlp_head.pool_tokens(x)
         return self.mlp_head(x)
