@@ -123,6 +123,7 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
         .compile()
     )
     memory, hlo = compiled.memory_analysis(), compiled.as_text()
+    print(memory, getattr(memory,'peak_memory_in_bytes',None), file=sys.stderr)
     result = {
         'compile_seconds': time.perf_counter() - begun,
         'bytes': memory.argument_size_in_bytes
