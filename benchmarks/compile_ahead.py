@@ -32,7 +32,7 @@ from benchmarks.report import describe_machine, write_result
 ENVIRONMENTS = ROOT / 'benchmarks' / '.compile_ahead'
 PACKAGES = {
     'tpu': ('jax==0.10.2', 'jaxlib==0.10.2', 'libtpu==0.0.42.1'),
-    'cuda': ('jax[cuda12]==0.10.2', 'jaxlib==0.10.2'),
+    'cuda': ('jax[cuda12]>=0.10.2',),  # 0.12 and newer take Python 3.12
 }
 OTHERS = ('flax', 'optax', 'einops', 'jaxtyping', 'numpy')
 
@@ -57,19 +57,22 @@ ROWS: list[dict[str, Any]] = [
     for attention in ('pallas', 'xla')
 ]
 ROWS += [
-    dict(chip='h100', variant=variant, batch=batch, remat='dots', attention='cudnn')
-    for variant, batch in (
-        ('B/16', 256),
-        ('Ti/16', 256),
-        ('S/16', 256),
-        ('M/16', 256),
-        ('L/16', 128),
-        ('So400m/14', 64),
-        ('H/14', 64),
-        ('g/14', 32),
-        ('G/14', 16),
+    dict(chip='h100', variant=variant, batch=batch, remat=remat, attention='cudnn')
+    for variant, batch, remat in (
+        ('B/16', 256, 'dots'),
+        ('B/16', 256, 'none'),
+        ('B/16', 256, 'full'),
+        ('Ti/16', 256, 'dots'),
+        ('S/16', 256, 'dots'),
+        ('M/16', 256, 'dots'),
+        ('L/16', 128, 'dots'),
+        ('So400m/14', 64, 'dots'),
+        ('H/14', 64, 'dots'),
+        ('g/14', 32, 'dots'),
+        ('G/14', 16, 'dots'),
     )
 ]
+COUNTS = ('forward_calls', 'backward_calls', 'score_arrays')
 
 
 def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -89,6 +92,7 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
     from vit_jax.model.flops import flops_per_image
     from vit_jax.model.variants import create_model
     from vit_jax.parallel.parallel import create_parallel
+    from vit_jax.train import memory
 
     if chip := CHIPS.get(row['chip']):
         topology = get_topology_desc(
@@ -122,14 +126,16 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
         .lower(arguments[0], put(batch, parallel.sharded), arguments[1])
         .compile()
     )
-    memory, hlo = compiled.memory_analysis(), compiled.as_text()
-    print(memory, getattr(memory,'peak_memory_in_bytes',None), file=sys.stderr)
+    plan, hlo = compiled.memory_analysis(), compiled.as_text()
+    counted = memory.counted_memory(model, row['batch'], memory.CHIPS[row['chip']])
     result = {
+        'jax': jax.__version__,
         'compile_seconds': time.perf_counter() - begun,
-        'bytes': memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes,
+        'bytes': plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        - plan.alias_size_in_bytes
+        + plan.temp_size_in_bytes,
+        'counted_bytes': sum(counted),
     }
     if not chip:
         return result | fused_attention(hlo, math.prod(model.grid) + model.num_prefix, model.depth)
@@ -158,19 +164,18 @@ def fused_attention(hlo: str, num_tokens: int, depth: int) -> dict[str, float]:
 
 def to_markdown(result: dict[str, Any]) -> str:
     """The rows as two tables."""
-    machine = result['machine']
-    packages = [package for names in PACKAGES.values() for package in names]
     lines = [
-        f'**Estimates of the compiler, not measurements.** {", ".join(packages)}; '
-        f'{machine["date"]}. `{result["command"]}`',
+        f'**Estimates of the compiler, not measurements.** {", ".join(PACKAGES["tpu"])}; for H100, '
+        f"jax's CUDA packages; {result['machine']['date']}. `{result['command']}`",
         '',
         'Training steps with AdamW in bfloat16 on one chip, 224 pixels. MFU: model FLOPs over the '
         "data sheet's peak. Each estimate twice, pessimistic and optimistic, see "
-        '`benchmarks/compiled.py`.',
+        '`benchmarks/compiled.py`. Memory as the compiler plans it, and by the count of '
+        '`vit_jax summary`.',
         '',
-        '| chip | variant | batch | attention | estimated ms | estimated MFU | memory | where '
-        '(pessimistic) |',
-        '|--|--|--:|--|--:|--:|--:|--|',
+        '| chip | variant | batch | attention | estimated ms | estimated MFU | GiB planned | '
+        'GiB counted | where (pessimistic) | jax |',
+        '|--|--|--:|--|--:|--:|--:|--:|--|--|',
     ]
     for row in result['rows']:
         if 'mfu' not in row:
@@ -180,19 +185,21 @@ def to_markdown(result: dict[str, Any]) -> str:
         cells = [row['chip'], row['variant'], str(row['batch']), row['attention']]
         cells.append(' / '.join(f'{x * 1e3:.0f}' for x in row['seconds'].values()))
         cells.append(' / '.join(f'{x:.3f}' for x in row['mfu'].values()))
-        cells += [f'{row["bytes"] / 2**30:.2f} GiB', ', '.join(shares[:5])]
+        cells += [*memory_cells(row), ', '.join(shares[:5]), row['jax']]
         lines.append(f'| {" | ".join(cells)} |')
     lines += [
         '',
         "Calls of cuDNN's fused attention for each layer; arrays of n x n scores in memory.",
         '',
-        '| chip | variant | batch | forward | backward | arrays of scores | memory |',
-        '|--|--|--:|--:|--:|--:|--:|',
+        '| chip | variant | batch | remat | forward | backward | arrays of scores | GiB planned | '
+        'GiB counted | jax |',
+        '|--|--|--:|--|--:|--:|--:|--:|--:|--|',
     ]
     for row in result['rows']:
         if 'forward_calls' in row:
-            cells = [row['chip'], row['variant'], *(str(row[x]) for x in ('batch', *COUNTS))]
-            lines.append(f'| {" | ".join(cells)} | {row["bytes"] / 2**30:.2f} GiB |')
+            names = ('chip', 'variant', 'batch', 'remat', *COUNTS)
+            cells = [str(row[name]) for name in names]
+            lines.append(f'| {" | ".join([*cells, *memory_cells(row), row["jax"]])} |')
     lines += [
         f'\nNot compiled: {row["chip"]}, {row["variant"]}: {row["error"]}'
         for row in result['rows']
@@ -201,7 +208,8 @@ def to_markdown(result: dict[str, Any]) -> str:
     return '\n'.join([*lines, ''])
 
 
-COUNTS = ('forward_calls', 'backward_calls', 'score_arrays')
+def memory_cells(row: dict[str, Any]) -> list[str]:
+    return [f'{row[name] / 2**30:.2f}' for name in ('bytes', 'counted_bytes')]
 
 
 def python_of(platform: str) -> Path:

@@ -1,11 +1,11 @@
 """Races vit_jax against its peers: one machine, interleaved rounds, medians and ratios.
 
-python benchmarks/race.py [--quick] [--output benchmarks/results/race.json]
+python benchmarks/race.py [--quick] [--before FOLDER] [--output benchmarks/results/race.json]
 
 Each racer runs in its own process, so that peak memory and the time to a first result are its own.
 The racers take turns in every round, so that all of them see the same machine. With --output,
 writes JSON, and the tables as Markdown next to it. Peers that are not installed are named and left
-out.
+out. With --before, another checkout takes part, such as one made by `git worktree add`.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from benchmarks.report import describe_machine, write_result
 
 EXAMPLE = "the seed's example"
 EAGER = 'vit-pytorch, eager'
+BEFORE = 'vit_jax, before'
 ALL = tuple(PEERS)
 UNCOMPILED = tuple(name for name in PEERS if 'compile' not in name)
 SAME_MATHEMATICS = tuple(name for name in PEERS if 'Hugging' not in name)
@@ -64,14 +65,17 @@ def sizes(config: str) -> tuple[dict[str, Any], int]:
 class Racer:
     """A process that builds a peer and runs it on request."""
 
-    def __init__(self, name: str, config: str) -> None:
+    def __init__(self, name: str, config: str, before: Path | None) -> None:
+        script = Path(__file__)
         environment = os.environ | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
         if name.endswith('a device a core'):
             environment['JAX_NUM_CPU_DEVICES'] = str(len(os.sched_getaffinity(0)))
         if 'torch.compile' in name:
             environment['TORCHINDUCTOR_FORCE_DISABLE_CACHES'] = '1'
+        if name == BEFORE and before:
+            name, script = 'vit_jax', before / 'benchmarks' / 'race.py'
         self.process = subprocess.Popen(
-            [sys.executable, __file__, '--racer', name, config, str(time.time())],
+            [sys.executable, script, '--racer', name, config, str(time.time())],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -118,7 +122,9 @@ def run_racer(name: str, config: str, started: float) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def race(config: str, names: list[str], rounds: dict[str, int], progress: Any) -> dict[str, Any]:
+def race(
+    config: str, names: list[str], rounds: dict[str, int], before: Path | None, progress: Any
+) -> dict[str, Any]:
     """Races all racers of a config: the seconds of each round, and the racers' reports."""
     from vit_jax import ViT
     from vit_jax.model.flops import flops_per_image
@@ -126,7 +132,7 @@ def race(config: str, names: list[str], rounds: dict[str, int], progress: Any) -
     racers = {}
     for name in names:
         progress(f'{config}: starting {name}')
-        racers[name] = Racer(name, config)
+        racers[name] = Racer(name, config, before)
         for what in rounds:  # the first call compiles; the second is as fast as the rest
             racers[name].ask(what)
             racers[name].ask(what)
@@ -214,6 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--quick', action='store_true', help='fewer racers, under 5 minutes')
     parser.add_argument('--toy', action='store_true', help='takes seconds, as a quick check')
+    parser.add_argument('--before', type=Path, help='another checkout, to race as well')
     parser.add_argument('--output', type=Path, help='JSON file; a .md file is written next to it')
     parser.add_argument('--racer', nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -223,6 +230,7 @@ def main() -> None:
 
     plan = TOY if arguments.toy else QUICK if arguments.quick else FULL
     option = ' --toy' if arguments.toy else ' --quick' if arguments.quick else ''
+    option += ' --before FOLDER' if arguments.before else ''
     wanted = dict.fromkeys(name for _, names, *_ in plan for name in names)
     missing = [
         name
@@ -246,8 +254,9 @@ def main() -> None:
     }
     for config, names, training, inference in plan:
         rounds = {what: n for what, n in (('infer', inference), ('train', training)) if n}
-        racers = [name for name in names if name not in missing]
-        result['races'][config] = race(config, racers, rounds, progress)
+        racers = [BEFORE] if arguments.before else []
+        racers += [name for name in names if name not in missing]
+        result['races'][config] = race(config, racers, rounds, arguments.before, progress)
     markdown = to_markdown(result)
     if arguments.output:
         write_result(result, markdown, arguments.output)

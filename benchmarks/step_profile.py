@@ -30,7 +30,7 @@ OURS = (
     ('scan over layers: activations and weights stored and read', r'dynamic_|broadcast_in_dim$| $'),
     (
         'matrix products with parameters',
-        r'(to_qkv|to_out|net_\d|to_patch_embedding|layers_1)/(dot_general|transpose)',
+        r'(to_qkv|to_out|net_\d|to_patch_embedding|layers_1)/(.*/)?(dot_general|transpose)',
     ),
     ('copies around attention', r'^(copy|slice|transpose).* .*attn/fn'),
     ('attention', r'attn/fn'),

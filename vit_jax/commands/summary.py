@@ -19,8 +19,15 @@ from vit_jax.model.vit import ViT
     metavar='NUMBER',
     help='Show the memory of training on so many images.',
 )
+@click.option(
+    '--device',
+    type=click.Choice(['v5e', 'v6e', 'h100']),
+    help='Show the largest batch that one of these trains on; none needs to be there.',
+)
 @common.overrides
-def command(weights: str, batch_size: int | None, overrides: dict[str, Any]) -> None:
+def command(
+    weights: str, batch_size: int | None, device: str | None, overrides: dict[str, Any]
+) -> None:
     """Show a model's arguments, parameters, FLOPs and memory.
 
     VARIANT is a published one such as B/16.
@@ -33,7 +40,7 @@ def command(weights: str, batch_size: int | None, overrides: dict[str, Any]) -> 
     from vit_jax.model.variants import VARIANTS, create_model
     from vit_jax.run.directory import run_options
     from vit_jax.run.storage import open_path
-    from vit_jax.train.memory import training_memory
+    from vit_jax.train.memory import CHIPS, largest_batch, training_memory
 
     arguments = {name: x for name, x in overrides.items() if name in argument_names(ViT)}
     path = open_path(weights)
@@ -62,6 +69,14 @@ def command(weights: str, batch_size: int | None, overrides: dict[str, Any]) -> 
             f'training on {batch_size} images with AdamW, as XLA plans it for '
             f'{jax.devices()[0].device_kind}: {(state + step) / 2**30:,.2f} GiB, of which '
             f'{state / 2**30:,.2f} parameters and moments, {step / 2**30:,.2f} the step'
+        )
+    if device:
+        size, (state, step), compiled = largest_batch(model, CHIPS[device])
+        planner = 'as XLA plans it' if compiled else 'by our own count'
+        largest = f'at most {size:,} images' if size else 'not even one image'
+        print(
+            f'training on one {device} with AdamW: {largest}, {planner}: '
+            f'{(state + step) / 2**30:,.2f} of {CHIPS[device].size / 2**30:,.2f} GiB'
         )
     shapes = parameter_shapes(model)
     rows = [(n, ' x '.join(map(str, s)), f'{math.prod(s):,}') for n, s in shapes.items()]
