@@ -17,7 +17,7 @@ def on_own_rows(f: Callable[..., Any]) -> Callable[..., Any]:
       f: arrays with a leading axis of rows → arrays with the same.
 
     Returns:
-      `f` itself under pmap or on one device, where nothing is to be split.
+      `f` itself where XLA partitions nothing: outside of jit over a mesh, or under pmap.
     """
     mesh = jax.sharding.get_abstract_mesh()
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)

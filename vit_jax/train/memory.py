@@ -90,46 +90,51 @@ def counted_memory(model: ViT, batch_size: int, chip: Chip) -> Memory:
     TPU stores tokens in rows of 16, and a copy of the parameters in bfloat16. A test holds this
     against XLA's plans for v5e, v6e and H100.
     """
-    if model.attention != 'xla' and (chip.topology or model.dtype == 'bfloat16'):
-        model = model.clone(attention='pallas')  # saves what any fused kernel saves
-    else:
-        model = model.clone(attention='xla')
-    _, state, _ = _abstract(model, 1)
-    gradients = _bytes(state.params)
-    layer = _saved(model.clone(depth=1, remat='none'))
-    if chip.topology:
-        tokens = model.num_prefix + model.grid[0] * model.grid[1]
-        rows = -(-tokens // 16) * 16 / tokens
-        copies = gradients // 2 if model.dtype == 'bfloat16' else 0
-        step = gradients + copies + batch_size * rows * (_saved(model) + layer)
-    else:
-        step = gradients + batch_size * (_saved(model) + layer / 2)
-    return Memory(_bytes(state), int(step))
+    state, gradients, image = _count(model, chip)
+    return Memory(state, gradients + batch_size * image)
 
 
 def largest_batch(model: ViT, chip: Chip) -> Plan:
-    """The largest batch that fits, as the compiler plans it if libtpu is installed.
+    """The largest batch that fits: as XLA plans it if libtpu is installed, else by our own count.
 
-    Else by `counted_memory`. Compiles twice, a minute or more each.
+    XLA compiles twice or more, for a minute or more each.
     """
-    without, with_one = (sum(counted_memory(model, b, chip)) for b in (0, 1))
-    batch_size = max(0, int((chip.size - without) / (with_one - without)))
+    state, gradients, image = _count(model, chip)
+    room = chip.size - state - gradients
+    batch_size = max(0, room // image)
     if not (batch_size and chip.topology and importlib.util.find_spec('libtpu')):
-        memory = counted_memory(model, max(batch_size, 1), chip)
+        memory = Memory(state, gradients + max(batch_size, 1) * image)
         return Plan(batch_size, memory, compiled=False)
     (device,) = _describe(chip)
-    model = model.clone(attention='pallas' if model.attention == 'auto' else model.attention)
+    if model.attention == 'auto':
+        model = model.clone(attention='pallas')
     part = max(1, batch_size * 3 // 4)  # surely fits
-    planned = sum(training_memory(model, part, device))
-    batch_size = int((chip.size - without) / (planned - without) * part)
+    memory = training_memory(model, part, device)
+    batch_size = int(room / (memory.step - gradients) * part)
     while batch_size > part:
         try:
             return Plan(batch_size, training_memory(model, batch_size, device), compiled=True)
         except jax.errors.JaxRuntimeError as error:  # too large after all
             if 'RESOURCE_EXHAUSTED' not in str(error):
                 raise
-            batch_size = max(part, batch_size * 19 // 20)
-    return Plan(part, training_memory(model, part, device), compiled=True)
+            batch_size = batch_size * 19 // 20
+    return Plan(part, memory, compiled=True)
+
+
+def _count(model: ViT, chip: Chip) -> tuple[int, int, int]:
+    """Bytes of the state, of the gradients, and of each image; see `counted_memory`."""
+    fused = model.attention != 'xla' and (chip.topology or model.dtype == 'bfloat16')
+    # 'pallas' saves what any fused kernel saves.
+    model = model.clone(attention='pallas' if fused else 'xla')
+    _, state, _ = _abstract(model, 1)
+    saved, layer = _saved(model), _saved(model.clone(depth=1, remat='none'))
+    gradients = _bytes(state.params)
+    if not chip.topology:
+        return _bytes(state), gradients, saved + layer // 2
+    copies = gradients // 2 if model.dtype == 'bfloat16' else 0
+    tokens = model.num_prefix + model.grid[0] * model.grid[1]
+    rows = -(-tokens // 16) * 16
+    return _bytes(state), gradients + copies, (saved + layer) * rows // tokens
 
 
 def _abstract(model: ViT, batch_size: int) -> tuple[Learner, Any, jax.ShapeDtypeStruct]:
