@@ -83,7 +83,7 @@ def test_dropout_under_jit_is_the_same_on_any_number_of_devices():
 
 def test_bfloat16_gradients_are_added_up_in_float32():
     """So the modes differ by the order of the sums only; rounded terms would differ by 1e-3."""
-    model = MODEL.clone(dtype='bfloat16', layer_scale=0.1)
+    model = MODEL.clone(dtype='bfloat16', layer_scale=0.1, pool='map')
     with_jit, with_pmap = (
         run(mode, 8, OPTIMIZERS['sgd'], num_steps=1, model=model, options={})[0].opt_state
         for mode in ('jit', 'pmap')

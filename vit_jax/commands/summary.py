@@ -73,7 +73,7 @@ def command(
     if device:
         size, (state, step), compiled = largest_batch(model, CHIPS[device])
         planner = 'as XLA plans it' if compiled else 'by our own count'
-        largest = f'at most {size:,} images' if size else 'not even one image'
+        largest = f'about {size:,} images' if size else 'not even one image'
         print(
             f'training on one {device} with AdamW: {largest}, {planner}: '
             f'{(state + step) / 2**30:,.2f} of {CHIPS[device].size / 2**30:,.2f} GiB'

@@ -29,7 +29,8 @@ class AttentionPool(nn.Module):
     def setup(self) -> None:
         linear, inner_dim = self.extras.linear, self.heads * self.dim_head
         self.probe = self.param('probe', nn.initializers.xavier_uniform(), (1, 1, self.dim))
-        self.to_q = linear(self.dim, inner_dim)
+        # One query for all images: its gradient is summed over them, in float32.
+        self.to_q = Linear(self.dim, inner_dim)
         self.to_kv = linear(self.dim, inner_dim * 2)
         self.to_out = linear(inner_dim, self.dim)
         self.norm = self.extras.norm()

@@ -5,6 +5,7 @@ Intel Xeon (Sapphire Rapids), jax 0.10.2.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -68,15 +69,15 @@ def attend(
     Args:
       q, k, v: queries, keys and values.
       implementation: 'xla'; 'cudnn', the fused kernel of NVIDIA GPUs, which needs bfloat16;
-        'pallas', `short_attention` for TPUs, where q and k are of one shape; or 'auto', the best of
-        them for the first device.
+        'pallas', `short_attention` for TPUs; or 'auto', the best of them for the first device. With
+        queries of another shape than the keys, only 'xla'.
 
     Raises:
       InputError: if the device has no such kernel.
     """
     if implementation == 'auto':
-        implementation = _best(q, k)
-    if implementation == 'pallas' and q.shape == k.shape:
+        implementation = best_attention(jax.devices()[0], k)
+    if implementation == 'pallas':
         out = checkpoint_name(short_attention(_joined(q, k, v), q.shape[2]), 'attention')
         return out.reshape(q.shape)
     if implementation == 'cudnn':
@@ -110,14 +111,18 @@ def _joined(*arrays: Float[Array, 'b n h d']) -> Float[Array, 'b n qkv']:
     return jnp.concatenate([x.reshape(*x.shape[:2], -1) for x in arrays], axis=-1)
 
 
-def _best(q: Float[Array, '#b m h d'], k: Float[Array, 'b n h d']) -> str:
-    """The implementation of attention that the first device is fastest with."""
-    device = jax.devices()[0]
+def best_attention(device: Any, k: Any) -> str:
+    """The implementation of attention that a device is fastest with.
+
+    Args:
+      device: with the platform, kind and compute capability of a `jax.Device`.
+      k: keys [b, n, h, d], or their shape and dtype.
+    """
     _, n, h, d = k.shape
-    if device.platform == 'tpu' and fits(n, 3 * h * d, q.dtype.itemsize):
+    if device.platform == 'tpu' and fits(n, 3 * h * d, k.dtype.itemsize):
         return 'pallas'
     is_nvidia = device.device_kind.startswith('NVIDIA')  # Ampere is 8.0
-    if is_nvidia and float(device.compute_capability) >= 8 and q.dtype == jnp.bfloat16:
+    if is_nvidia and float(device.compute_capability) >= 8 and k.dtype == jnp.bfloat16:
         return 'cudnn' if d % 8 == 0 and d <= 128 else 'xla'
     return 'xla'
 

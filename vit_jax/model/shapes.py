@@ -46,6 +46,7 @@ def check_images(vit: Any, shape: tuple[int, ...]) -> None:
 def abstract_variables(vit: Any) -> Any:
     """Shapes and dtypes of a ViT's variables, as `jax.ShapeDtypeStruct`."""
     images = jax.ShapeDtypeStruct((1, *pair(vit.image_size), vit.channels), np.float32)
+    vit = vit.clone(attention='xla')  # which every machine has
     return jax.eval_shape(vit.init, jax.random.key(0), images)
 
 

@@ -149,8 +149,8 @@ def _backward(qkv: Any, gradient: Any, out: Any, *, heads: int) -> None:
     for (q, k, v), (scores, dp) in zip(parts, _one_ahead(products), strict=True):
         exp = jnp.exp(scores - scores.max(axis=0, keepdims=True))
         p = exp * (1 / exp.sum(axis=0, keepdims=True))
-        ds = (p * (dp - (p * dp).sum(axis=0, keepdims=True))).astype(qkv.dtype)
-        root = (q.stop - q.start) ** -0.5
-        out[:, q] = (_dot(qkv[:, k], ds, (0, 0)) * root).astype(out.dtype).T
-        out[:, k] = (_dot(ds, qkv[:, q], (1, 0)) * root).astype(out.dtype)
         out[:, v] = _dot(p.astype(qkv.dtype), gradient[:, q], (1, 0)).astype(out.dtype)
+        root = (q.stop - q.start) ** -0.5
+        ds = (p * (dp - (p * dp).sum(axis=0, keepdims=True)) * root).astype(qkv.dtype)
+        out[:, q] = _dot(qkv[:, k], ds, (0, 0)).astype(out.dtype).T
+        out[:, k] = _dot(ds, qkv[:, q], (1, 0)).astype(out.dtype)

@@ -1,4 +1,4 @@
-"""What each device of a mesh does by itself, because XLA cannot split it or does it badly."""
+"""Work that each device of a mesh does alone: XLA cannot partition it, or partitions it badly."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ def on_own_rows(f: Callable[..., Any]) -> Callable[..., Any]:
       f: arrays with a leading axis of rows → arrays with the same.
 
     Returns:
-      `f` itself where XLA partitions nothing: outside of jit over a mesh, or under pmap.
+      `f` itself where there is no mesh to partition over, as under pmap.
     """
     mesh = jax.sharding.get_abstract_mesh()
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)

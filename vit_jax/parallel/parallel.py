@@ -45,7 +45,7 @@ class Jit:
         return jax.jit(self._on_mesh(step), out_shardings=self.replicated)
 
     def _on_mesh(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """A step that kernels, which XLA cannot partition, find the mesh in."""
+        """A step traced with the mesh in context, where what XLA cannot partition looks for it."""
 
         @functools.wraps(step)
         def traced(*arguments: Any) -> Any:

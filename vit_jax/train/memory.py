@@ -1,6 +1,7 @@
 """The memory that training a ViT takes: on the device at hand, and on accelerators that are not."""
 
 import importlib.util
+import math
 import os
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vit_jax.model.layers import best_attention
 from vit_jax.model.shapes import pair
 from vit_jax.model.vit import ViT
 from vit_jax.train.step import Learner
@@ -31,17 +33,22 @@ class Chip(NamedTuple):
 
     Args:
       size: bytes of its memory that jax gives to a program.
-      topology: one such chip, in libtpu's words; '' for a GPU.
+      platform, device_kind, compute_capability: as of its `jax.Device`.
+      topology: one such chip, in libtpu's words.
     """
 
     size: int
+    platform: str
+    device_kind: str
+    compute_capability: str = ''
     topology: str = ''
 
 
 CHIPS = {
-    'v5e': Chip(int(15.75 * 2**30), 'v5e:1x1'),
-    'v6e': Chip(int(31.25 * 2**30), 'v6e:1x1'),
-    'h100': Chip(int(0.75 * 79.1 * 2**30)),  # jax takes 75 % unless XLA_PYTHON_CLIENT_MEM_FRACTION
+    'v5e': Chip(int(15.75 * 2**30), 'tpu', 'TPU v5 lite', topology='v5e:1x1'),
+    'v6e': Chip(int(31.25 * 2**30), 'tpu', 'TPU v6 lite', topology='v6e:1x1'),
+    # jax takes 75 % of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+    'h100': Chip(int(0.75 * 79.1 * 2**30), 'gpu', 'NVIDIA H100', compute_capability='9.0'),
 }
 
 
@@ -50,7 +57,7 @@ class Plan(NamedTuple):
 
     Args:
       batch_size: images; 0 if not even one fits.
-      memory: that it takes, or that one image would take.
+      memory: of that batch; of one image if none fits.
       compiled: whether the compiler planned it, or `counted_memory`.
     """
 
@@ -97,42 +104,53 @@ def counted_memory(model: ViT, batch_size: int, chip: Chip) -> Memory:
 def largest_batch(model: ViT, chip: Chip) -> Plan:
     """The largest batch that fits: as XLA plans it if libtpu is installed, else by our own count.
 
-    XLA compiles twice or more, for a minute or more each.
+    XLA compiles at least twice, a minute or more each time.
     """
     state, gradients, image = _count(model, chip)
     room = chip.size - state - gradients
     batch_size = max(0, room // image)
-    if not (batch_size and chip.topology and importlib.util.find_spec('libtpu')):
+    if not (batch_size and chip.platform == 'tpu' and importlib.util.find_spec('libtpu')):
         memory = Memory(state, gradients + max(batch_size, 1) * image)
         return Plan(batch_size, memory, compiled=False)
     (device,) = _describe(chip)
-    if model.attention == 'auto':
-        model = model.clone(attention='pallas')
-    part = max(1, batch_size * 3 // 4)  # surely fits
-    memory = training_memory(model, part, device)
-    batch_size = int(room / (memory.step - gradients) * part)
-    while batch_size > part:
+    model = model.clone(attention=_attention(model, chip))
+
+    def plan(batch_size: int) -> Plan:
+        """Of this batch, or of the next smaller one that fits."""
         try:
             return Plan(batch_size, training_memory(model, batch_size, device), compiled=True)
-        except jax.errors.JaxRuntimeError as error:  # too large after all
-            if 'RESOURCE_EXHAUSTED' not in str(error):
+        except jax.errors.JaxRuntimeError as error:
+            if 'RESOURCE_EXHAUSTED' not in str(error) or batch_size == 1:
                 raise
-            batch_size = batch_size * 19 // 20
-    return Plan(part, memory, compiled=True)
+            return plan(batch_size * 19 // 20)
+
+    part = plan(max(1, batch_size * 3 // 4))
+    image = max(1, (part.memory.step - gradients) // part.batch_size)
+    larger = min(room // image, 2 * part.batch_size)
+    return plan(larger) if larger > part.batch_size else part
+
+
+def _attention(model: ViT, chip: Chip) -> str:
+    """The implementation of attention that the model uses there."""
+    if model.attention != 'auto':
+        return model.attention
+    tokens = model.num_prefix + math.prod(model.grid)
+    shape = 1, tokens, model.heads, model.dim_head
+    return best_attention(chip, jax.ShapeDtypeStruct(shape, jnp.dtype(model.dtype)))
 
 
 def _count(model: ViT, chip: Chip) -> tuple[int, int, int]:
     """Bytes of the state, of the gradients, and of each image; see `counted_memory`."""
-    fused = model.attention != 'xla' and (chip.topology or model.dtype == 'bfloat16')
+    fused = _attention(model, chip) != 'xla'
     # 'pallas' saves what any fused kernel saves.
     model = model.clone(attention='pallas' if fused else 'xla')
     _, state, _ = _abstract(model, 1)
     saved, layer = _saved(model), _saved(model.clone(depth=1, remat='none'))
     gradients = _bytes(state.params)
-    if not chip.topology:
+    if chip.platform == 'gpu':
         return _bytes(state), gradients, saved + layer // 2
     copies = gradients // 2 if model.dtype == 'bfloat16' else 0
-    tokens = model.num_prefix + model.grid[0] * model.grid[1]
+    tokens = model.num_prefix + math.prod(model.grid)
     rows = -(-tokens // 16) * 16
     return _bytes(state), gradients + copies, (saved + layer) * rows // tokens
 
