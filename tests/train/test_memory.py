@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parents[2] / 'benchmarks' / 'results' / 'compile_ahead.
 ROWS = {
     ' '.join(map(str, list(row.values())[:5])): row
     for row in json.loads(RESULTS.read_text())['rows']
-    if row['variant'] in ('B/16', 'L/16') and row['attention'] != 'xla'
+    if row['variant'] == 'B/16' and row['attention'] != 'xla'
 }
 
 
