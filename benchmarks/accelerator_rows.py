@@ -10,6 +10,7 @@ import jax
 from benchmarks.peers import create_huggingface
 from benchmarks.training import create_training
 from vit_jax.model.variants import create_model
+from vit_jax.train.memory import chosen_attention, planned_bytes
 
 
 def create(variant: str, **options: Any) -> Any:
@@ -37,13 +38,10 @@ def run_jax(row: dict[str, Any], toy: bool) -> dict[str, Any]:
             state, metrics = compiled(state, batch, key)
         jax.block_until_ready((state, metrics))
 
-    memory = compiled.memory_analysis()
     return {
+        'attention': chosen_attention(model, jax.devices()[0]),
         'compile_seconds': compile_seconds,
-        'peak_bytes': memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes,
+        'peak_bytes': planned_bytes(compiled),
         'step_seconds': time_steps(run, toy),
     }
 

@@ -12,7 +12,6 @@ Creates environments with libtpu and with jax's CUDA packages (5 GB) on its firs
 
 import argparse
 import json
-import math
 import os
 import re
 import subprocess
@@ -37,19 +36,15 @@ PACKAGES = {
 OTHERS = ('flax', 'optax', 'einops', 'jaxtyping', 'numpy')
 
 
-class Chip(NamedTuple):
-    """A TPU: its topology; from its data sheet cycles, bytes and bfloat16 FLOPs a second."""
+class Speed(NamedTuple):
+    """A TPU's cycles, bytes and bfloat16 FLOPs a second, from its data sheet."""
 
-    topology: str
     clock: float
     bandwidth: float
     peak: float
 
 
-CHIPS = {
-    'v5e': Chip('v5e:1x1', 1.5e9, 819e9, 197e12),
-    'v6e': Chip('v6e:1x1', 1.75e9, 1640e9, 918e12),
-}
+TPUS = {'v5e': Speed(1.5e9, 819e9, 197e12), 'v6e': Speed(1.75e9, 1640e9, 918e12)}
 BASE = dict(chip='v5e', variant='B/16', batch=128, remat='dots')
 ROWS: list[dict[str, Any]] = [
     row | dict(attention=attention)
@@ -90,14 +85,14 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
 
     from benchmarks.training import abstract_training
     from vit_jax.model.flops import flops_per_image
+    from vit_jax.model.shapes import num_tokens
     from vit_jax.model.variants import create_model
     from vit_jax.parallel.parallel import create_parallel
     from vit_jax.train import memory
 
-    if chip := CHIPS.get(row['chip']):
-        topology = get_topology_desc(
-            platform='tpu', topology_name=chip.topology, chips_per_host_bounds=(1, 1, 1)
-        )
+    chip = memory.CHIPS[row['chip']]
+    if speed := TPUS.get(row['chip']):
+        devices = memory.absent_devices(chip)
     else:
         # Tracing attention with cuDNN asks the local card for its version.
         from jax._src.cudnn import fused_attention_stablehlo as fused
@@ -106,12 +101,12 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
         fused.check_compute_capability = lambda capability: float(capability) <= 9
         fused.is_cuda_compute_capability_equal = lambda capability: capability == '9.0'
         target = Path(__file__).with_name('h100.txtpb').read_text()
-        topology = get_topology_desc(
+        devices = get_topology_desc(
             platform='cuda', topology_name='h100', topology='1x1x1', target_config=target
-        )
+        ).devices
     options = {name: row[name] for name in ('attention', 'remat')}
     model = create_model(row['variant'], dtype='bfloat16', **options)
-    parallel = create_parallel('jit', row['batch'], topology.devices)
+    parallel = create_parallel('jit', row['batch'], devices)
     step, (state, batch, key) = abstract_training(model, row['batch'])
 
     def put(tree: Any, sharding: Any) -> Any:
@@ -126,23 +121,19 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
         .lower(arguments[0], put(batch, parallel.sharded), arguments[1])
         .compile()
     )
-    plan, hlo = compiled.memory_analysis(), compiled.as_text()
-    counted = memory.counted_memory(model, row['batch'], memory.CHIPS[row['chip']])
+    hlo = compiled.as_text()
     result = {
         'jax': jax.__version__,
         'compile_seconds': time.perf_counter() - begun,
-        'bytes': plan.argument_size_in_bytes
-        + plan.output_size_in_bytes
-        - plan.alias_size_in_bytes
-        + plan.temp_size_in_bytes,
-        'counted_bytes': sum(counted),
+        'bytes': memory.planned_bytes(compiled),
+        'counted_bytes': sum(memory.counted_memory(model, row['batch'], chip)),
     }
-    if not chip:
-        return result | fused_attention(hlo, math.prod(model.grid) + model.num_prefix, model.depth)
+    if not speed:
+        return result | fused_attention(hlo, num_tokens(model), model.depth)
     flops = 3 * flops_per_image(model) * row['batch']
-    result['groups'] = estimate(hlo, Path(folder), chip.bandwidth / chip.clock)
-    result['seconds'] = {k: sum(x.values()) / chip.clock for k, x in result['groups'].items()}
-    result['mfu'] = {k: flops / x / chip.peak for k, x in result['seconds'].items()}
+    result['groups'] = estimate(hlo, Path(folder), speed.bandwidth / speed.clock)
+    result['seconds'] = {k: sum(x.values()) / speed.clock for k, x in result['groups'].items()}
+    result['mfu'] = {k: flops / x / speed.peak for k, x in result['seconds'].items()}
     return result
 
 
@@ -237,14 +228,7 @@ def main() -> None:
             print(json.dumps(run_row(json.loads(arguments.child), folder)))
         return
 
-    # libtpu looks for chips and for its peers unless it is told that there are none.
-    environment = os.environ | {
-        'JAX_PLATFORMS': 'cpu',
-        'TPU_SKIP_MDS_QUERY': '1',
-        'TPU_ACCELERATOR_TYPE': 'v5litepod-1',
-        'TPU_WORKER_HOSTNAMES': 'localhost',
-        'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-    }
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
     result: dict[str, Any] = {
         'command': 'python benchmarks/compile_ahead.py',
         'machine': describe_machine(),
@@ -253,7 +237,7 @@ def main() -> None:
     for row in ROWS:
         if arguments.only not in json.dumps(row):
             continue
-        python = python_of('tpu' if row['chip'] in CHIPS else 'cuda')
+        python = python_of('tpu' if row['chip'] in TPUS else 'cuda')
         command = [python, __file__, '--child', json.dumps(row)]
         child = subprocess.run(command, env=environment, capture_output=True, text=True)
         if child.returncode:

@@ -23,8 +23,10 @@ GROUPS = [
 ]
 ARRAY = r'\b(pred|[a-z]+\d+)\[([\d,]*)\](\{[^}]*\})?'
 # What takes no time, and what the compiler overlaps with other operations.
-FREE = r'parameter|constant|get-tuple-element|tuple|bitcast|after-all|iota|[\w-]+-(start|done)'
-FREE = rf'^({FREE})\(|AllocateBuffer|ConcatBitcast'
+FREE = (
+    r'^(parameter|constant|get-tuple-element|tuple|bitcast|after-all|iota|[\w-]+-(start|done))\('
+    r'|AllocateBuffer|ConcatBitcast'
+)
 
 
 class Operation(NamedTuple):

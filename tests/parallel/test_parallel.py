@@ -49,11 +49,13 @@ def batches(count, batch_size=16):
         }
 
 
-def run(mode, num_devices, optimizer, num_steps=5, model=MODEL, options=AUGMENT):
-    """State and metrics after some training steps with augmentation."""
+def run(mode, num_devices, optimizer, num_steps=5, model=MODEL, augmentation=AUGMENT):
+    """State and metrics after some training steps, with augmentation unless it is None."""
     parallel = create_parallel(mode, 16, jax.devices()[:num_devices])
-    augmented = partial(augment, num_classes=5, axis_name=parallel.axis_name, **options)
-    learner = Learner(model, NORMALIZE, augmented if options else None, optimizer)
+    augmented = augmentation and partial(
+        augment, num_classes=5, axis_name=parallel.axis_name, **augmentation
+    )
+    learner = Learner(model, NORMALIZE, augmented, optimizer)
     run_step = parallel.train_step(learner.train_step)
     state = parallel.spread(jax.jit(learner.init)(jax.random.key(0), IMAGES))
     history = []
@@ -67,7 +69,7 @@ def run(mode, num_devices, optimizer, num_steps=5, model=MODEL, options=AUGMENT)
 def test_jit_and_pmap_train_the_same_on_any_number_of_devices(optimizer):
     expected, expected_history = run('jit', 1, optimizer)
     assert expected.step == 5
-    setups = SETUPS.values() if optimizer is OPTIMIZERS['sgd'] else [('pmap', 8)]
+    setups = SETUPS.values() if optimizer is OPTIMIZERS['sgd'] else [('jit', 8), ('pmap', 8)]
     for mode, num_devices in setups:
         state, history = run(mode, num_devices, optimizer)
         jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected)
@@ -76,8 +78,8 @@ def test_jit_and_pmap_train_the_same_on_any_number_of_devices(optimizer):
 
 def test_dropout_under_jit_is_the_same_on_any_number_of_devices():
     model = MODEL.clone(dropout=0.3, emb_dropout=0.3)
-    expected, _ = run('jit', 1, OPTIMIZERS['sgd'], model=model, options={})
-    state, _ = run('jit', 8, OPTIMIZERS['sgd'], model=model, options={})
+    expected, _ = run('jit', 1, OPTIMIZERS['sgd'], model=model)
+    state, _ = run('jit', 8, OPTIMIZERS['sgd'], model=model)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected)
 
 
@@ -85,7 +87,7 @@ def test_bfloat16_gradients_are_added_up_in_float32():
     """So the modes differ by the order of the sums only; rounded terms would differ by 1e-3."""
     model = MODEL.clone(dtype='bfloat16', layer_scale=0.1, pool='map')
     with_jit, with_pmap = (
-        run(mode, 8, OPTIMIZERS['sgd'], num_steps=1, model=model, options={})[0].opt_state
+        run(mode, 8, OPTIMIZERS['sgd'], num_steps=1, model=model, augmentation=None)[0].opt_state
         for mode in ('jit', 'pmap')
     )
 

@@ -9,6 +9,7 @@ from vit_jax.commands import common
 from vit_jax.errors import InputError
 from vit_jax.model.arguments import argument_names
 from vit_jax.model.vit import ViT
+from vit_jax.train.memory import CHIPS
 
 
 @click.command()
@@ -21,7 +22,7 @@ from vit_jax.model.vit import ViT
 )
 @click.option(
     '--device',
-    type=click.Choice(['v5e', 'v6e', 'h100']),
+    type=click.Choice(list(CHIPS)),
     help='Show the largest batch that one of these trains on; none needs to be there.',
 )
 @common.overrides
@@ -40,7 +41,7 @@ def command(
     from vit_jax.model.variants import VARIANTS, create_model
     from vit_jax.run.directory import run_options
     from vit_jax.run.storage import open_path
-    from vit_jax.train.memory import CHIPS, largest_batch, training_memory
+    from vit_jax.train.memory import largest_batch, training_memory
 
     arguments = {name: x for name, x in overrides.items() if name in argument_names(ViT)}
     path = open_path(weights)

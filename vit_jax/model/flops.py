@@ -1,6 +1,6 @@
 """The floating-point operations that a ViT takes."""
 
-from vit_jax.model.shapes import pair
+from vit_jax.model.shapes import num_tokens, pair
 from vit_jax.model.vit import ViT
 
 
@@ -11,10 +11,9 @@ def flops_per_image(model: ViT) -> int:
     two, the gradients by input and by parameter. What rematerialisation recomputes does not count,
     as in the field's model FLOPs utilisation (https://arxiv.org/abs/2204.02311, appendix B).
     """
-    rows, columns = model.grid
     patch_height, patch_width = pair(model.patch_size)
-    patches = rows * columns
-    tokens = patches + model.num_prefix
+    tokens = num_tokens(model)
+    patches = tokens - model.num_prefix
     inner_dim = model.heads * model.dim_head
     feed_forward = 2 * model.dim * model.mlp_dim
     projects = not (model.heads == 1 and model.dim_head == model.dim)

@@ -33,7 +33,13 @@ def product(
 
 product_p = Primitive('product')  # a name for policies of rematerialisation
 product_p.def_impl(lambda x, kernel: jax.jit(product)(x, kernel))
-product_p.def_abstract_eval(lambda x, kernel: x.update(shape=(*x.shape[:-1], kernel.shape[1])))
+
+
+@product_p.def_abstract_eval
+def _shape(x: Any, kernel: Any) -> Any:
+    if x.shape[-1] != kernel.shape[0]:
+        raise TypeError(f'product: expected x [..., i] and W [i, o], got {x.shape}, {kernel.shape}')
+    return x.update(shape=(*x.shape[:-1], kernel.shape[1]))
 
 
 def _whole(x: Array, kernel: Array) -> Array:

@@ -42,6 +42,11 @@ def check_images(vit: Any, shape: tuple[int, ...]) -> None:
         )
 
 
+def num_tokens(vit: Any) -> int:
+    """Of an image of `image_size`, with the prefix."""
+    return vit.num_prefix + math.prod(vit.grid)
+
+
 @functools.lru_cache(maxsize=16)
 def abstract_variables(vit: Any) -> Any:
     """Shapes and dtypes of a ViT's variables, as `jax.ShapeDtypeStruct`."""

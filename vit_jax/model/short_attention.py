@@ -101,8 +101,8 @@ def _call(kernel: Callable, heads: int, shape: tuple[int, ...], *arrays: Array) 
 def _parts(width: int, heads: int) -> list[tuple[slice, slice, slice]]:
     """For each head, the columns of its queries, which are also its output's, keys and values."""
     d = width // 3 // heads
-    starts = [(i * d, width // 3 + i * d, 2 * width // 3 + i * d) for i in range(heads)]
-    return [tuple(slice(x, x + d) for x in start) for start in starts]  # type: ignore[misc]
+    columns = [slice(i * d, (i + 1) * d) for i in range(3 * heads)]
+    return list(zip(columns[:heads], columns[heads : 2 * heads], columns[2 * heads :], strict=True))
 
 
 def _dot(a: Array, b: Array, over: tuple[int, int]) -> Float[Array, 'm n']:
@@ -134,10 +134,8 @@ def _forward(qkv: Any, out: Any, *, heads: int) -> None:
     products = (_scores(qkv[:, q], qkv[:, k]) for q, k, _ in parts)
     for (q, _, v), scores in zip(parts, _one_ahead(products), strict=True):
         exp = jnp.exp(scores - scores.max(axis=0, keepdims=True))
-        sums = exp.sum(axis=0, keepdims=True)
-        out[:, q] = (
-            (_dot(qkv[:, v], exp.astype(qkv.dtype), (0, 0)) * (1 / sums)).astype(out.dtype).T
-        )
+        attended = _dot(qkv[:, v], exp.astype(qkv.dtype), (0, 0))
+        out[:, q] = (attended * (1 / exp.sum(axis=0, keepdims=True))).astype(out.dtype).T
 
 
 def _backward(qkv: Any, gradient: Any, out: Any, *, heads: int) -> None:

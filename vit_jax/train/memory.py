@@ -1,7 +1,6 @@
 """The memory that training a ViT takes: on the device at hand, and on accelerators that are not."""
 
 import importlib.util
-import math
 import os
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 import optax
 
 from vit_jax.model.layers import best_attention
-from vit_jax.model.shapes import pair
+from vit_jax.model.shapes import num_tokens, pair
 from vit_jax.model.vit import ViT
 from vit_jax.train.step import Learner
 
@@ -83,10 +82,15 @@ def training_memory(model: ViT, batch_size: int, device: Any = None) -> Memory:
     step = jax.jit(
         learner.train_step, donate_argnums=0, in_shardings=sharding, out_shardings=sharding
     )
-    plan: Any = step.lower(state, batch, key).compile().memory_analysis()
     size = _bytes(state)
+    return Memory(size, planned_bytes(step.lower(state, batch, key).compile()) - size)
+
+
+def planned_bytes(compiled: Any) -> int:
+    """The memory of a compiled program, as XLA plans it."""
+    plan = compiled.memory_analysis()
     peak = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-    return Memory(size, peak + plan.temp_size_in_bytes - size)
+    return peak + plan.temp_size_in_bytes
 
 
 def counted_memory(model: ViT, batch_size: int, chip: Chip) -> Memory:
@@ -112,8 +116,8 @@ def largest_batch(model: ViT, chip: Chip) -> Plan:
     if not (batch_size and chip.platform == 'tpu' and importlib.util.find_spec('libtpu')):
         memory = Memory(state, gradients + max(batch_size, 1) * image)
         return Plan(batch_size, memory, compiled=False)
-    (device,) = _describe(chip)
-    model = model.clone(attention=_attention(model, chip))
+    (device,) = absent_devices(chip)
+    model = model.clone(attention=chosen_attention(model, chip))
 
     def plan(batch_size: int) -> Plan:
         """Of this batch, or of the next smaller one that fits."""
@@ -130,18 +134,17 @@ def largest_batch(model: ViT, chip: Chip) -> Plan:
     return plan(larger) if larger > part.batch_size else part
 
 
-def _attention(model: ViT, chip: Chip) -> str:
-    """The implementation of attention that the model uses there."""
+def chosen_attention(model: ViT, device: Any) -> str:
+    """The implementation of attention that the model uses on a `jax.Device` or a `Chip`."""
     if model.attention != 'auto':
         return model.attention
-    tokens = model.num_prefix + math.prod(model.grid)
-    shape = 1, tokens, model.heads, model.dim_head
-    return best_attention(chip, jax.ShapeDtypeStruct(shape, jnp.dtype(model.dtype)))
+    shape = 1, num_tokens(model), model.heads, model.dim_head
+    return best_attention(device, jax.ShapeDtypeStruct(shape, jnp.dtype(model.dtype)))
 
 
 def _count(model: ViT, chip: Chip) -> tuple[int, int, int]:
     """Bytes of the state, of the gradients, and of each image; see `counted_memory`."""
-    fused = _attention(model, chip) != 'xla'
+    fused = chosen_attention(model, chip) != 'xla'
     # 'pallas' saves what any fused kernel saves.
     model = model.clone(attention='pallas' if fused else 'xla')
     _, state, _ = _abstract(model, 1)
@@ -150,7 +153,7 @@ def _count(model: ViT, chip: Chip) -> tuple[int, int, int]:
     if chip.platform == 'gpu':
         return _bytes(state), gradients, saved + layer // 2
     copies = gradients // 2 if model.dtype == 'bfloat16' else 0
-    tokens = model.num_prefix + math.prod(model.grid)
+    tokens = num_tokens(model)
     rows = -(-tokens // 16) * 16
     return _bytes(state), gradients + copies, (saved + layer) * rows // tokens
 
@@ -186,8 +189,8 @@ def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _describe(chip: Chip) -> Any:
-    """The devices of an absent TPU."""
+def absent_devices(chip: Chip) -> list[Any]:
+    """The one device of a TPU that need not be there, to compile for."""
     from jax.experimental.topologies import get_topology_desc
 
     # libtpu looks for chips and for its peers unless it is told that there are none.
@@ -199,7 +202,7 @@ def _describe(chip: Chip) -> Any:
     }
     for name, value in absent.items():
         os.environ.setdefault(name, value)
-    bounds = (1, 1, 1)
-    return get_topology_desc(
-        platform='tpu', topology_name=chip.topology, chips_per_host_bounds=bounds
-    ).devices
+    topology = get_topology_desc(
+        platform='tpu', topology_name=chip.topology, chips_per_host_bounds=(1, 1, 1)
+    )
+    return topology.devices
