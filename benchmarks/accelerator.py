@@ -179,8 +179,7 @@ def main() -> None:
     parser.add_argument(
         '--output',
         type=Path,
-        default=ROOT / 'benchmarks/results/accelerator.json',
-        help='JSON file; a .md file is written next to it',
+        help='JSON file, with a .md file beside it (default: in benchmarks/results; --toy: none)',
     )
     parser.add_argument('--child', type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -188,6 +187,9 @@ def main() -> None:
     if arguments.child is not None:
         return run_child(arguments.child, *plan[arguments.child], arguments.toy)
 
+    output = arguments.output
+    if not (output or arguments.toy):
+        output = ROOT / 'benchmarks/results/accelerator.json'
     deadline = time.time() + 60 * arguments.minutes
     machine = describe_machine()
     versions = machine['versions']
@@ -206,7 +208,8 @@ def main() -> None:
             row['mfu'] = row['flops_per_second'] / result['peak_flops_per_second']
         result['rows'].append(row)
         result['rows'].sort(key=lambda row: -row.get('mfu', 0))
-        write_result(result, to_markdown(result), arguments.output)
+        if output:
+            write_result(result, to_markdown(result), output)
         print(json.dumps(row), file=sys.stderr)
 
     for number, (flags, rows) in enumerate(plan):

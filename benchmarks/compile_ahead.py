@@ -218,7 +218,9 @@ def python_of(platform: str) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        '--output', type=Path, default=ROOT / 'benchmarks/results/compile_ahead.json'
+        '--output',
+        type=Path,
+        help='JSON file, with a .md file beside it (default: in benchmarks/results; --only: none)',
     )
     parser.add_argument('--only', default='', help='rows whose JSON contains this text')
     parser.add_argument('--child', help=argparse.SUPPRESS)
@@ -228,6 +230,9 @@ def main() -> None:
             print(json.dumps(run_row(json.loads(arguments.child), folder)))
         return
 
+    output = arguments.output
+    if not (output or arguments.only):
+        output = ROOT / 'benchmarks/results/compile_ahead.json'
     environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
     result: dict[str, Any] = {
         'command': 'python benchmarks/compile_ahead.py',
@@ -245,7 +250,8 @@ def main() -> None:
         else:
             answer = json.loads(child.stdout.splitlines()[-1])
         result['rows'].append(row | answer)
-        write_result(result, to_markdown(result), arguments.output)
+        if output:
+            write_result(result, to_markdown(result), output)
         print(json.dumps(row | answer), file=sys.stderr)
 
 
