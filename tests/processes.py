@@ -1,6 +1,7 @@
 """Python processes, started the way a user starts them: without torch, which is optional."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,11 @@ from vit_jax.__main__ import find_command, main
 ROOT = Path(__file__).parents[1]
 
 
+def xla_flags(devices):
+    """This process's flags, with another number of CPU devices."""
+    return re.sub(r'(device_count)=\d+', rf'\1={devices}', os.environ['XLA_FLAGS'])
+
+
 def start(
     *arguments, devices=1, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, torch=False
 ):
@@ -17,7 +23,7 @@ def start(
     hiding = '' if torch else str(ROOT / 'tests' / 'without_torch')
     environment = {
         'PYTHONPATH': os.pathsep.join(filter(None, [hiding, os.environ.get('PYTHONPATH')])),
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        'XLA_FLAGS': xla_flags(devices),
     }
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],

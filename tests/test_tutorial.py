@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 
 
 def test_the_tutorial_runs(tmp_path, monkeypatch):
-    monkeypatch.delenv('XLA_FLAGS')  # eight devices
+    monkeypatch.setenv('XLA_FLAGS', processes.xla_flags(1))
     without_torch = processes.ROOT / 'tests' / 'without_torch'
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join(map(str, (processes.ROOT, without_torch))))
     monkeypatch.setenv('PATH', os.path.dirname(sys.executable), prepend=os.pathsep)
