@@ -136,6 +136,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.b1 = 0.9  # decay of the first moment; sgd's momentum
     config.optim.b2 = 0.999  # decay of the second moment
     config.optim.clip_norm = 1.0  # largest global norm of the gradients; 0: no limit
+    # Parts of a batch whose gradients are computed one after the other, in the memory of one part.
+    # batch_size counts them all.
+    config.optim.accumulate_steps = 1
+    config.optim.moments_dtype = 'float32'  # of the first moment; 'bfloat16' halves its memory
     # For fine-tuning: ratio of each layer's learning rate to that of the next layer; 1: the same
     # for all.
     config.optim.layer_decay = 1.0
@@ -165,6 +169,12 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.parallel = ml_collections.ConfigDict()
     config.parallel.mode = 'jit'  # 'jit' or 'pmap', over all devices
+    # A mesh of all devices, for mode 'jit': how many along each axis; -1: the rest of them.
+    config.parallel.data = -1  # each trains on its part of the batch
+    config.parallel.fsdp = 1  # they also split the state; about 16 on TPUs, a host's GPUs
+    config.parallel.tensor = 1  # they split the heads and the hidden features of one model
+    # What fsdp splits: 3, parameters and optimizer; 1, the optimizer only, which transfers less.
+    config.parallel.zero_stage = 3
 
     config.lock()
     return config

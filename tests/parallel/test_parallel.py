@@ -11,7 +11,7 @@ from configs import default
 from vit_jax.augment.augment import augment
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
-from vit_jax.parallel.parallel import create_parallel
+from vit_jax.parallel.parallel import create_parallel, init
 from vit_jax.train.optim import create_optimizer, learning_rate_schedule
 from vit_jax.train.step import Learner
 
@@ -36,6 +36,14 @@ AUGMENT = dict(default.get_config().augment) | {
 }
 NORMALIZE = Preprocessing((8, 8), 3, (0.5,), (0.5,)).normalize
 IMAGES = jnp.zeros((1, 8, 8, 3))
+MESHES = {
+    'fsdp': {'fsdp': 8, 'data': 1},
+    'data and fsdp': {'fsdp': 4},
+    'the optimizer alone': {'fsdp': 8, 'data': 1, 'zero_stage': 1},
+    'data and tensor': {'data': 2, 'tensor': 4},
+    'all three': {'data': 2, 'fsdp': 2, 'tensor': 2},
+}
+SPLIT_MODEL = MODEL.clone(dim=32, heads=4, mlp_dim=64, dropout=0.2, emb_dropout=0.2)
 SETUPS = {'jit on 8': ('jit', 8), 'pmap on 8': ('pmap', 8), 'pmap on 1': ('pmap', 1)}
 
 
@@ -49,15 +57,31 @@ def batches(count, batch_size=16):
         }
 
 
-def run(mode, num_devices, optimizer, num_steps=5, model=MODEL, augmentation=AUGMENT):
+def run(
+    mode,
+    num_devices,
+    optimizer,
+    num_steps=5,
+    model=MODEL,
+    augmentation=AUGMENT,
+    accumulate_steps=1,
+    **mesh,
+):
     """State and metrics after some training steps, with augmentation unless it is None."""
-    parallel = create_parallel(mode, 16, jax.devices()[:num_devices])
+    parallel = create_parallel(mode, 16, jax.devices()[:num_devices], **mesh)
     augmented = augmentation and partial(
         augment, num_classes=5, axis_name=parallel.axis_name, **augmentation
     )
-    learner = Learner(model, NORMALIZE, augmented, optimizer)
+    learner = Learner(
+        model,
+        NORMALIZE,
+        augmented,
+        optimizer,
+        accumulate_steps=accumulate_steps,
+        place_gradients=parallel.place_gradients,
+    )
     run_step = parallel.train_step(learner.train_step)
-    state = parallel.spread(jax.jit(learner.init)(jax.random.key(0), IMAGES))
+    state = parallel.spread(init(parallel, learner.init, jax.random.key(0), IMAGES))
     history = []
     for batch in batches(num_steps):
         state, metrics = run_step(state, parallel.put_batch(batch), jax.random.key(1))
@@ -76,11 +100,37 @@ def test_jit_and_pmap_train_the_same_on_any_number_of_devices(optimizer):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), history, expected_history)
 
 
-def test_dropout_under_jit_is_the_same_on_any_number_of_devices():
-    model = MODEL.clone(dropout=0.3, emb_dropout=0.3)
-    expected, _ = run('jit', 1, OPTIMIZERS['sgd'], model=model)
-    state, _ = run('jit', 8, OPTIMIZERS['sgd'], model=model)
+@pytest.fixture(scope='module')
+def expected_split():
+    """State and metrics of one device, with dropout."""
+    return run('jit', 1, OPTIMIZERS['sgd'], model=SPLIT_MODEL)
+
+
+@pytest.mark.parametrize('mesh', MESHES.values(), ids=MESHES)
+def test_every_mesh_trains_the_same(mesh, expected_split):
+    state, history = run('jit', 8, OPTIMIZERS['sgd'], model=SPLIT_MODEL, **mesh)
+    expected, expected_history = expected_split
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), history, expected_history)
+
+
+@pytest.mark.parametrize('mode', ['jit', 'pmap'])
+def test_dropout_is_the_same_on_any_number_of_devices(mode, expected_split):
+    state, _ = run(mode, 8, OPTIMIZERS['sgd'], model=SPLIT_MODEL)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected_split[0])
+
+
+@pytest.mark.parametrize(
+    'mode, num_devices, mesh', [('jit', 1, {}), ('jit', 4, {'fsdp': 2}), ('pmap', 4, {})]
+)
+def test_accumulation_equals_one_large_batch(mode, num_devices, mesh, expected_split):
+    """With CutMix and dropout."""
+    state, history = run(
+        mode, num_devices, OPTIMIZERS['sgd'], model=SPLIT_MODEL, accumulate_steps=4, **mesh
+    )
+    expected, expected_history = expected_split
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), state, expected)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), history, expected_history)
 
 
 def test_bfloat16_gradients_are_added_up_in_float32():

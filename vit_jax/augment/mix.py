@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
-from vit_jax.model.split import on_own_rows
+from vit_jax.parallel.sharding import on_own_rows
 
 
 def mix(

@@ -4,6 +4,7 @@ A speed-up in a comment is the ratio of median times, before over after: float32
 Intel Xeon (Sapphire Rapids), jax 0.10.2.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vit_jax.errors import InputError
 from vit_jax.model.product import product, product_p
 from vit_jax.model.short_attention import fits, short_attention
+from vit_jax.parallel.sharding import constrain, of_kernel
+
+# Whether dropout is on; or, if the examples are part of a larger batch, their places in it.
+Train = bool | Int[Array, 'b']
 
 
 def layer_norm(epsilon: float, dtype: str = 'float32') -> nn.LayerNorm:
@@ -40,11 +45,32 @@ class Linear(nn.Module):
             return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
         kernel = self.param('kernel', init, (self.in_features, self.out_features))
-        out = product(x.astype(self.dtype), kernel)
+        sharding = of_kernel('/'.join((*self.path, 'kernel')), kernel.shape)
+        out = product(x.astype(self.dtype), kernel, sharding)
+        if sharding is not None:
+            out = constrain(out, sharding.outputs)
         if self.bias:
             # Added in float32, where its gradient is summed.
             out = (out + self.param('bias', init, (self.out_features,))).astype(self.dtype)
         return out
+
+
+class Dropout(nn.Module):
+    """Zeros features at random, with random numbers of each example's own.
+
+    So the masks do not depend on how a batch is split, over devices or in time.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'b n d'], train: Train) -> Float[Array, 'b n d']:
+        if train is False or not self.rate:
+            return x
+        places = jnp.arange(len(x)) if train is True else train
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng('dropout'), places)
+        draw = functools.partial(jax.random.bernoulli, p=1 - self.rate, shape=x.shape[1:])
+        return jnp.where(jax.vmap(draw)(keys), x / (1 - self.rate), 0)
 
 
 def gelu(x: Float[Array, '*b d'], form: str) -> Float[Array, '*b d']:
@@ -75,6 +101,7 @@ def attend(
     Raises:
       InputError: if the device has no such kernel.
     """
+    q, k, v = (constrain(x, 'tensor', None) for x in (q, k, v))
     if implementation == 'auto':
         implementation = best_attention(jax.devices()[0], k)
     if implementation == 'pallas':

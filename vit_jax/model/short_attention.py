@@ -20,7 +20,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from vit_jax.model.split import on_own_rows
+from vit_jax.parallel.sharding import on_own_rows
 
 T = TypeVar('T')
 VECTOR_MEMORY = 100 * 2**20  # bytes of a core that a kernel may ask for; v5e and v6e have 128 MiB

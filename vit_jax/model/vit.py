@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Num
 from vit_jax.model.arguments import check_arguments
 from vit_jax.model.extras import Extras
 from vit_jax.model.head import Head
-from vit_jax.model.layers import attend, gelu, rematerialize
+from vit_jax.model.layers import Dropout, Train, attend, gelu, rematerialize
 from vit_jax.model.shapes import check_images, pair
 
 
@@ -33,7 +33,7 @@ class PreNorm(nn.Module):
             start = nn.initializers.constant(self.extras.layer_scale)
             self.gamma = self.param('gamma', start, (self.dim,))
 
-    def __call__(self, x: Float[Array, 'b n d'], **kwargs: bool) -> Float[Array, 'b n d']:
+    def __call__(self, x: Float[Array, 'b n d'], **kwargs: Train) -> Float[Array, 'b n d']:
         x = self.fn(self.norm(x), **kwargs)
         return x if self.extras.layer_scale is None else (x * self.gamma).astype(x.dtype)
 
@@ -47,13 +47,13 @@ class FeedForward(nn.Module):
     def setup(self) -> None:
         linear = self.extras.linear
         self.net = [linear(self.dim, self.hidden_dim), linear(self.hidden_dim, self.dim)]
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
-    def __call__(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
+    def __call__(self, x: Float[Array, 'b n d'], train: Train = False) -> Float[Array, 'b n d']:
         x = gelu(self.net[0](x), self.extras.gelu)
-        x = self.drop(x, deterministic=not train)
+        x = self.drop(x, train)
         x = self.net[1](x)
-        return self.drop(x, deterministic=not train)
+        return self.drop(x, train)
 
 
 class Attention(nn.Module):
@@ -71,16 +71,16 @@ class Attention(nn.Module):
             self.q_norm, self.k_norm = self.extras.norm(), self.extras.norm()
         if self.project_out:
             self.to_out = self.extras.linear(inner_dim, self.dim)
-            self.drop = nn.Dropout(self.dropout)
+            self.drop = Dropout(self.dropout)
 
-    def __call__(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
+    def __call__(self, x: Float[Array, 'b n d'], train: Train = False) -> Float[Array, 'b n d']:
         qkv = jnp.split(self.to_qkv(x), 3, axis=-1)
         q, k, v = (rearrange(t, 'b n (h d) -> b n h d', h=self.heads) for t in qkv)
         if self.extras.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         out = attend(q, k, v, self.extras.attention)
         out = rearrange(out, 'b n h d -> b n (h d)')
-        return self.drop(self.to_out(out), deterministic=not train) if self.project_out else out
+        return self.drop(self.to_out(out), train) if self.project_out else out
 
 
 class Transformer(nn.Module):
@@ -98,7 +98,7 @@ class Transformer(nn.Module):
         self.attn = PreNorm(self.dim, attn, self.extras)
         self.ff = PreNorm(self.dim, ff, self.extras)
 
-    def __call__(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
+    def __call__(self, x: Float[Array, 'b n d'], train: Train = False) -> Float[Array, 'b n d']:
         def layer(self: 'Transformer', x: Array) -> tuple[Array, None]:
             x = self.attn(x, train=train) + x
             x = self.ff(x, train=train) + x
@@ -134,8 +134,8 @@ class ViT(Extras, nn.Module, kw_only=True):
       emb_dropout: rate after the position embedding, [0, 1).
       **extras: see `vit_jax.model.extras.Extras`.
 
-    Call with normalised images, float [b, h, w, channels]; returns float32 logits [b, num_classes].
-    Dropout takes `train=True` and `rngs={'dropout': key}`. Smaller images use the first positions.
+    Call with normalised images [b, h, w, c]; returns float32 logits [b, num_classes]. Smaller ones
+    use the first positions. Dropout takes `rngs={'dropout': key}` and `train=True`, or see `Train`.
 
     Raises:
       InputError: if an argument or the shape of the images does not fit.
@@ -174,7 +174,7 @@ class ViT(Extras, nn.Module, kw_only=True):
         n = extras.num_positions(math.prod(self.grid))
         self.pos_embedding = embedding('pos_embedding', n) if n else None
         self.prefix_tokens = [embedding(name, n) for name, n in extras.prefix.items()]
-        self.drop = nn.Dropout(self.emb_dropout)
+        self.drop = Dropout(self.emb_dropout)
         self.transformer = Transformer(
             self.dim, self.depth, self.heads, self.dim_head, self.mlp_dim, self.dropout, extras
         )
@@ -183,7 +183,7 @@ class ViT(Extras, nn.Module, kw_only=True):
         )
 
     def __call__(
-        self, images: Num[Array | np.ndarray, 'b h w c'], train: bool = False
+        self, images: Num[Array | np.ndarray, 'b h w c'], train: Train = False
     ) -> Float[Array, 'b num_classes']:
         check_images(self, images.shape)
         (p1, p2), (_, height, width, _) = pair(self.patch_size), images.shape
@@ -194,7 +194,7 @@ class ViT(Extras, nn.Module, kw_only=True):
         x = jnp.concatenate((*prefix, x), axis=1)
         positions = self.extras.positions(self.pos_embedding, (height // p1, width // p2), d)
         x += positions[:, : self.num_prefix + n]
-        x = self.drop(x.astype(self.dtype), deterministic=not train)
+        x = self.drop(x.astype(self.dtype), train)
         x = self.transformer(x, train)
         x = self.mlp_head.pool_tokens(x)
         return self.mlp_head(x)

@@ -1,11 +1,12 @@
 """One pure step over any number of devices: `jax.jit` over a mesh, or `jax.pmap`.
 
-Both replicate the state and split the batch. Between uses (fresh, saved, restored) a state is one
-plain copy; `spread` puts it on the devices, `collect` takes one copy back. Each process passes its
-own `rows` of a batch to `put_batch`, which assembles the global batch.
+A batch is split over the devices. A state is made, saved and restored as global arrays that lie as
+`placed` says; `spread` makes of it what the steps take, and `collect` the other way round. Each
+process passes its own `rows` of a batch to `put_batch`, which assembles the global batch.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,38 +15,82 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vit_jax.errors import InputError
+from vit_jax.parallel.sharding import AXES, ROWS, of_state
 
 
 class Jit:
-    """The compiler partitions the step: arrays are global and carry their sharding."""
+    """The compiler partitions the step: arrays are global and carry their sharding.
+
+    Args:
+      mesh: of the axes data, fsdp and tensor, see `vit_jax.parallel.sharding`.
+      batch_size: examples per step.
+      zero_stage: of fsdp: 3 splits the parameters, their gradients and their moments; 1 not the
+        parameters.
+    """
 
     axis_name = None
 
-    def __init__(self, devices: Sequence[jax.Device], batch_size: int) -> None:
-        self.mesh = Mesh(np.array(devices), ('data',))
-        self.replicated = NamedSharding(self.mesh, PartitionSpec())
-        self.sharded = NamedSharding(self.mesh, PartitionSpec('data'))
+    def __init__(self, mesh: Mesh, batch_size: int, zero_stage: int = 3) -> None:
+        self.mesh = mesh
+        self.replicated = NamedSharding(mesh, PartitionSpec())
+        self.sharded = NamedSharding(mesh, PartitionSpec(ROWS))
         self.batch_size = batch_size
-        self.rows = own_rows(devices, batch_size)
+        self.share = batch_size // (mesh.shape['data'] * mesh.shape['fsdp'])
+        self.rows = own_rows(self.sharded, batch_size)
+        self._params_without = 'fsdp' if zero_stage == 1 else ''
+
+    def placed(self, state: Any) -> Any:
+        """The shapes of a state, with the sharding of each array.
+
+        Args:
+          state: arrays, or their shapes.
+        """
+
+        def place(path: Any, x: Any) -> jax.ShapeDtypeStruct:
+            name = jax.tree_util.keystr(path, simple=True, separator='/')
+            without = self._params_without if name.startswith('params') else ''
+            sharding = of_state(self.mesh, name, x.shape, without)
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+        return jax.tree_util.tree_map_with_path(place, state)
 
     def spread(self, state: Any) -> Any:
-        return jax.device_put(state, self.replicated)
+        return put(self, state)
 
     def collect(self, state: Any) -> Any:
+        if jax.process_count() > 1:
+            return state
         # Of replicated arrays, Orbax compiles and saves a slice for each device.
-        return jax.tree.map(lambda x: x.addressable_data(0), state)
+        return jax.tree.map(lambda x: x.addressable_data(0) if x.is_fully_replicated else x, state)
 
     def put_batch(self, batch: Any) -> Any:
         return put_rows(batch, self.sharded)
 
+    def place_gradients(self, gradients: Any) -> Any:
+        """Gradients of parameters, inside a step, where the optimizer needs them."""
+
+        def place(path: Any, x: jax.Array) -> jax.Array:
+            name = jax.tree_util.keystr(path, simple=True, separator='/')
+            return jax.lax.with_sharding_constraint(x, of_state(self.mesh, name, x.shape))
+
+        return jax.tree_util.tree_map_with_path(place, gradients)
+
     def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.jit(self._on_mesh(step), donate_argnums=0, out_shardings=self.replicated)
+        """A step (state, batch, …) → (state, metrics) that uses up the state."""
+
+        def placed_step(state: Any, *arguments: Any) -> Any:
+            after, metrics = step(state, *arguments)
+            shardings = _shardings(self.placed(after))
+            return jax.lax.with_sharding_constraint((after, metrics), (shardings, self.replicated))
+
+        return jax.jit(self._on_mesh(placed_step), donate_argnums=0)
 
     def eval_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A step (state, batch) → metrics."""
         return jax.jit(self._on_mesh(step), out_shardings=self.replicated)
 
     def _on_mesh(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """A step traced with the mesh in context, where what XLA cannot partition looks for it."""
+        """A step traced with the mesh in context, where what depends on it looks for it."""
 
         @functools.wraps(step)
         def traced(*arguments: Any) -> Any:
@@ -62,24 +107,39 @@ class Pmap:
 
     def __init__(self, devices: Sequence[jax.Device], batch_size: int) -> None:
         self.devices = devices
-        self.sharded = NamedSharding(Mesh(np.array(devices), ('data',)), PartitionSpec('data'))
+        self.mesh = Mesh(np.array(devices), ('data',))
+        self.replicated = NamedSharding(self.mesh, PartitionSpec())
+        self.sharded = NamedSharding(self.mesh, PartitionSpec('data'))
         self.batch_size = batch_size
-        self.rows = own_rows(devices, batch_size)
+        self.share = batch_size // len(devices)
+        self.rows = own_rows(self.sharded, batch_size)
 
-    def spread(self, state: Any) -> Any:
-        copies = len(self.devices)
+    def placed(self, state: Any) -> Any:
         return jax.tree.map(
-            lambda x: jax.device_put(np.broadcast_to(x, (copies, *np.shape(x))), self.sharded),
-            state,
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.replicated), state
         )
 
+    def spread(self, state: Any) -> Any:
+        def spread(x: jax.Array) -> jax.Array:
+            copies = [shard.data[None] for shard in x.addressable_shards]
+            shape = len(self.devices), *x.shape
+            return jax.make_array_from_single_device_arrays(shape, self.sharded, copies)
+
+        return jax.tree.map(spread, put(self, state))
+
     def collect(self, state: Any) -> Any:
-        return jax.tree.map(lambda x: x[0], state)
+        def collect(x: jax.Array) -> jax.Array:
+            copies = [shard.data[0] for shard in x.addressable_shards]
+            return jax.make_array_from_single_device_arrays(x.shape[1:], self.replicated, copies)
+
+        return jax.tree.map(collect, state)
 
     def put_batch(self, batch: Any) -> Any:
-        share = self.batch_size // len(self.devices)
-        shares = jax.tree.map(lambda x: x.reshape(-1, share, *x.shape[1:]), batch)
+        shares = jax.tree.map(lambda x: x.reshape(-1, self.share, *x.shape[1:]), batch)
         return put_rows(shares, self.sharded)
+
+    def place_gradients(self, gradients: Any) -> Any:
+        return gradients
 
     def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return jax.pmap(
@@ -100,11 +160,30 @@ class Pmap:
         )
 
 
-def own_rows(devices: Sequence[jax.Device], batch_size: int) -> range:
+def init(parallel: Jit | Pmap, init: Callable[..., Any], *arguments: Any) -> Any:
+    """A new state, made where it lies.
+
+    Args:
+      init: arguments → state.
+    """
+    shardings = _shardings(parallel.placed(jax.eval_shape(init, *arguments)))
+    return jax.jit(init, out_shardings=shardings)(*arguments)
+
+
+def put(parallel: Jit | Pmap, state: Any) -> Any:
+    """A state, or a part of one under its name, where it lies."""
+    return jax.device_put(state, _shardings(parallel.placed(state)))
+
+
+def _shardings(placed: Any) -> Any:
+    return jax.tree.map(lambda x: x.sharding, placed)
+
+
+def own_rows(sharding: NamedSharding, batch_size: int) -> range:
     """The rows of a global batch that this process's devices hold, which are contiguous."""
-    share = batch_size // len(devices)
-    own = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
-    return range(own[0] * share, (own[-1] + 1) * share)
+    places = sharding.addressable_devices_indices_map((batch_size,)).values()
+    own = [range(batch_size)[place[0]] for place in places if place]
+    return range(min(rows.start for rows in own), max(rows.stop for rows in own))
 
 
 def put_rows(rows: Any, sharding: NamedSharding) -> Any:
@@ -113,22 +192,71 @@ def put_rows(rows: Any, sharding: NamedSharding) -> Any:
 
 
 def create_parallel(
-    mode: str, batch_size: int, devices: Sequence[jax.Device] | None = None
+    mode: str,
+    batch_size: int,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    zero_stage: int = 3,
 ) -> Jit | Pmap:
     """How steps run over `devices` (default: all).
 
     Args:
       mode: 'jit' or 'pmap'.
       batch_size: examples per step, over all devices.
+      data, fsdp, tensor: devices along each axis of the mesh, see `vit_jax.parallel.sharding`; -1
+        for the rest of them.
+      zero_stage: see `Jit`.
 
     Raises:
-      InputError: if the mode is unknown or the number of devices does not divide the batch.
+      InputError: if an option is wrong, the axes do not make up the devices, or the number of
+        devices that split the batch does not divide it.
     """
     devices = jax.devices() if devices is None else devices
+    count = len(devices)
     if mode not in ('jit', 'pmap'):
         raise InputError(f"parallel.mode: expected 'jit' or 'pmap', got {mode!r}")
-    if batch_size < 1 or batch_size % len(devices):
+    if zero_stage not in (1, 3):
+        raise InputError(f'parallel.zero_stage: expected 1 or 3, got {zero_stage!r}')
+    sizes = mesh_sizes(count, data, fsdp, tensor)
+    if mode == 'pmap' and sizes != (count, 1, 1):
         raise InputError(
-            f'batch_size: expected a multiple of the {len(devices)} devices, got {batch_size}'
+            f"parallel.mode='pmap': expected a mesh of data alone, got {_describe(sizes)}; "
+            f"choose 'jit'"
         )
-    return Jit(devices, batch_size) if mode == 'jit' else Pmap(devices, batch_size)
+    parts = sizes[0] * sizes[1]
+    if batch_size < 1 or batch_size % parts:
+        raise InputError(
+            f'batch_size: expected a multiple of the {parts} devices, got {batch_size}'
+        )
+    if mode == 'pmap':
+        return Pmap(devices, batch_size)
+    return Jit(Mesh(np.array(devices).reshape(sizes), AXES), batch_size, zero_stage)
+
+
+def mesh_sizes(count: int, data: int, fsdp: int, tensor: int) -> tuple[int, int, int]:
+    """The devices along each axis of a mesh.
+
+    Args:
+      count: of all devices.
+      data, fsdp, tensor: see `create_parallel`.
+
+    Raises:
+      InputError: if their product is not the number of devices.
+    """
+    sizes = data, fsdp, tensor
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and known > 0 and count % known == 0:
+        data, fsdp, tensor = (count // known if size == -1 else size for size in sizes)
+    if min(data, fsdp, tensor) < 1 or data * fsdp * tensor != count:
+        raise InputError(
+            f'parallel: expected a mesh of the {count} devices, got {_describe(sizes)}; '
+            f'-1 stands for the rest, once'
+        )
+    return data, fsdp, tensor
+
+
+def _describe(sizes: Sequence[int]) -> str:
+    return ', '.join(f'{axis}={size}' for axis, size in zip(AXES, sizes, strict=True))

@@ -10,7 +10,15 @@ from vit_jax.run.json_files import read_json
 from vit_jax.run.storage import AnyPath
 
 # These shape the parameters, the optimizer's state or the pictures: changing one makes another run,
-FIXED = ('model.', 'data.', 'init.', 'optim.name', 'optim.freeze', 'optim.layer_decay')
+FIXED = (
+    'model.',
+    'data.',
+    'init.',
+    'optim.name',
+    'optim.freeze',
+    'optim.layer_decay',
+    'optim.moments_dtype',
+)
 # except for these.
 FREE = (
     'model.dtype',

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import optax
@@ -14,18 +14,21 @@ from vit_jax.data.memory import InMemory
 from vit_jax.data.order import TrainOrder
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.sources import open_source, open_split
+from vit_jax.data.splits import Splits
 from vit_jax.data.stream import HELD, Stream
 from vit_jax.data.tfds import TfdsSource
 from vit_jax.errors import InputError
 from vit_jax.model.shapes import abstract_variables, pair
 from vit_jax.model.variants import DEFAULT_SIZES, variant_arguments
 from vit_jax.model.vit import ViT
+from vit_jax.parallel.parallel import Jit, Pmap
 from vit_jax.run.description import read_description
 from vit_jax.run.directory import has_checkpoint
 from vit_jax.run.machine import check_memory
 from vit_jax.run.report import Reporter
 from vit_jax.run.storage import AnyPath
 from vit_jax.run.wandb_run import WandbRun
+from vit_jax.train.checks import check_split
 from vit_jax.train.length import Length
 from vit_jax.train.optim import (
     create_optimizer,
@@ -35,40 +38,6 @@ from vit_jax.train.optim import (
 )
 from vit_jax.train.start import Start, start_from_run, start_from_weights
 from vit_jax.train.step import Learner, step_keys
-
-
-class Splits(NamedTuple):
-    """The training and the test split of a run.
-
-    Args:
-      train, test: the examples of each.
-    """
-
-    train: InMemory | Stream
-    test: InMemory | Stream
-
-    def __str__(self) -> str:
-        return f'{self.train} to train on, {self.test} to test'
-
-    @property
-    def num_examples(self) -> dict[str, int]:
-        """The number of examples in each split."""
-        return {'train': self.train.num_examples, 'test': self.test.num_examples}
-
-    @property
-    def notes(self) -> list[str]:
-        """A warning if the test split is too small to tell two models apart."""
-        if (count := self.test.num_examples) >= 10:
-            return []
-        return [
-            f'few pictures to test on: each is {1 / count:.0%} of the test accuracy; for more, set '
-            f"data.train_split='train[:75%]' and data.test_split='train[75%:]'"
-        ]
-
-    @property
-    def skipped(self) -> dict[str, dict[int, str]]:
-        """The reason for each skipped example, by its index in its split."""
-        return {'train': self.train.skipped, 'test': self.test.skipped}
 
 
 def find_start(
@@ -262,7 +231,7 @@ def create_learner(
     start: Start,
     examples: InMemory | Stream,
     length: Length,
-    axis_name: str | None,
+    parallel: Jit | Pmap,
 ) -> tuple[Learner, optax.Schedule]:
     """The learner that a config describes, and its learning-rate schedule.
 
@@ -270,21 +239,22 @@ def create_learner(
       start: from `find_start`.
       examples: of the training split.
       length: of the run.
-      axis_name: of the mapped axis over devices, under pmap.
+      parallel: how the steps run over the devices.
 
     Raises:
-      InputError: if an option of the optimizer is wrong.
+      InputError: if an option of the optimizer is wrong, or the model does not fit the mesh.
     """
     optim = config.optim
     schedule = learning_rate_schedule(optim.learning_rate, length.warmup, length.num_steps)
     params = abstract_variables(start.model)['params']
     num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     check_memory(f'model: {num_parameters:,} parameters', 4 * num_parameters)
+    check_split(start.model, parallel, optim.accumulate_steps)
     factors = learning_rate_factors(params, optim.layer_decay, optim.freeze)
     learner = Learner(
         model=start.model,
         normalize=start.preprocessing.normalize,
-        augment=create_augment(config, examples, start.model.num_classes, axis_name),
+        augment=create_augment(config, examples, start.model.num_classes, parallel.axis_name),
         optimizer=create_optimizer(
             optim.name,
             schedule,
@@ -293,7 +263,10 @@ def create_learner(
             b2=optim.b2,
             clip_norm=optim.clip_norm,
             factors=factors,
+            moments_dtype=optim.moments_dtype,
         ),
         freeze=partial(stop_frozen, factors=factors),
+        accumulate_steps=optim.accumulate_steps,
+        place_gradients=parallel.place_gradients,
     )
     return learner, schedule

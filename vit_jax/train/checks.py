@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 
 from vit_jax.augment.augment import check_augmentation
 from vit_jax.errors import InputError
+from vit_jax.model.vit import ViT
+from vit_jax.parallel.parallel import Jit, Pmap
 from vit_jax.train.config import NOUNS, default_config, list_options, no_such_option
 
 # The numbers that an option may be, as an interval.
@@ -34,6 +36,10 @@ RANGES = {
     'optim.b2': '[0, 1)',
     'optim.clip_norm': '[0, 3e38)',
     'optim.layer_decay': '[0, 1]',
+    'optim.accumulate_steps': '[1, 2147483648)',
+    'parallel.data': '[-1, 2147483648)',
+    'parallel.fsdp': '[-1, 2147483648)',
+    'parallel.tensor': '[-1, 2147483648)',
     'data.memory_gib': '[0, inf)',
     'data.max_pixels': '[1, 2147483648)',
     'data.repeats': '[1, 2147483648)',
@@ -81,6 +87,30 @@ def check_config(config: Any) -> None:
     if config.wandb_project and importlib.util.find_spec('wandb') is None:
         raise InputError('wandb_project: expected the package wandb; pip install wandb')
     check_augmentation(config.augment.policy, config.augment.color_jitter)
+
+
+def check_split(model: ViT, parallel: Jit | Pmap, accumulate_steps: int) -> None:
+    """Validates that a model can be split over the devices, and their examples into parts.
+
+    Args:
+      model: to train.
+      parallel: the devices.
+      accumulate_steps: parts of a batch.
+
+    Raises:
+      InputError: in one line that names the option.
+    """
+    tensor = dict(parallel.mesh.shape).get('tensor', 1)
+    for name in ('heads', 'mlp_dim'):
+        if (size := getattr(model, name)) % tensor:
+            raise InputError(
+                f'parallel.tensor: expected a divisor of model.{name}={size}, got {tensor}'
+            )
+    if parallel.share % accumulate_steps:
+        raise InputError(
+            f'optim.accumulate_steps: expected a divisor of the {parallel.share} examples of each '
+            f'device, got {accumulate_steps}'
+        )
 
 
 def _has_type(value: Any, kind: type) -> bool:

@@ -116,6 +116,7 @@ def create_optimizer(
     b2: float,
     clip_norm: float,
     factors: Any = None,
+    moments_dtype: str = 'float32',
 ) -> optax.GradientTransformation:
     """Clips the gradients' global norm, then AdamW or SGD with momentum.
 
@@ -133,16 +134,22 @@ def create_optimizer(
       b2: decay of the second moment.
       clip_norm: largest global norm of the gradients; 0 for no limit.
       factors: of the learning rate, from `learning_rate_factors`; None for 1 everywhere.
+      moments_dtype: of the first moment, 'float32' or 'bfloat16'. The second moment stays float32:
+        its decay is less than what bfloat16 resolves.
 
     Raises:
-      InputError: if the name is unknown.
+      InputError: if the name or the dtype is unknown.
     """
     scale_by = {
-        'adamw': lambda: optax.scale_by_adam(b1=b1, b2=b2),
-        'sgd': lambda: optax.trace(decay=b1),
+        'adamw': lambda: optax.scale_by_adam(b1=b1, b2=b2, mu_dtype=moments_dtype),
+        'sgd': lambda: optax.trace(decay=b1, accumulator_dtype=moments_dtype),
     }
     if name not in scale_by:
         raise InputError(f'optim.name: expected one of {", ".join(scale_by)}, got {name!r}')
+    if moments_dtype not in ('float32', 'bfloat16'):
+        raise InputError(
+            f"optim.moments_dtype: expected 'float32' or 'bfloat16', got {moments_dtype!r}"
+        )
     optimizer = optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
         scale_by[name](),

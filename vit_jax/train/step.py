@@ -38,6 +38,9 @@ class Learner:
         images and labels as they are.
       optimizer: of the parameters; by default they do not change.
       freeze: parameters → parameters without a gradient where they are not to be trained.
+      accumulate_steps: parts of a batch whose gradients are computed one after the other, in the
+        memory of one part.
+      place_gradients: puts gradients where the optimizer needs them, see `vit_jax.parallel`.
     """
 
     model: nn.Module
@@ -45,6 +48,8 @@ class Learner:
     augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
     optimizer: optax.GradientTransformation = dataclasses.field(default_factory=optax.identity)
     freeze: Callable[[Any], Any] = lambda params: params
+    accumulate_steps: int = 1
+    place_gradients: Callable[[Any], Any] = lambda gradients: gradients
 
     def init(self, key: jax.Array, images: jax.Array, params: Any = None) -> TrainState:
         """The state before the first step.
@@ -74,18 +79,22 @@ class Learner:
           images, against the labels), 'grad_norm' (before clipping).
         """
         keys, dropout_key = step_keys(key, state.step, batch['position'])
-        # position[0] is 0 under jit and the device's first row under pmap, so that each device
-        # draws its own dropout masks.
-        dropout_key = jax.random.fold_in(dropout_key, batch['position'][0])
         images, targets = self._augmented(batch, keys)
 
-        def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
+        def loss_fn(params: Any, part: tuple[jax.Array, ...]) -> tuple[jax.Array, Metrics]:
+            images, targets, labels, positions = part
             variables, rngs = {'params': self.freeze(params)}, {'dropout': dropout_key}
-            logits: Any = self.model.apply(variables, self.normalize(images), train=True, rngs=rngs)
-            return optax.softmax_cross_entropy(logits, targets).mean(), logits
+            images = self.normalize(images)
+            logits: Any = self.model.apply(variables, images, train=positions, rngs=rngs)
+            loss = optax.softmax_cross_entropy(logits, targets).mean()
+            return loss, {'loss': loss, 'accuracy': _is_correct(logits, labels).mean()}
 
-        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        metrics = {'loss': loss, 'accuracy': _is_correct(logits, batch['label']).mean()}
+        def gradients(part: tuple[jax.Array, ...]) -> tuple[Any, Metrics]:
+            grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, part)
+            return self.place_gradients(grads), metrics
+
+        examples = images, targets, batch['label'], batch['position']
+        grads, metrics = mean_over_parts(gradients, examples, self.accumulate_steps)
         if axis_name is not None:
             grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
         metrics['grad_norm'] = optax.tree.norm(grads)
@@ -134,6 +143,28 @@ def step_keys(key: jax.Array, step: Any, position: jax.Array) -> tuple[jax.Array
     """
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(augment_key, position), dropout_key
+
+
+def mean_over_parts(f: Callable[[Any], Any], batch: Any, parts: int) -> Any:
+    """The mean of a function of the parts of a batch, computed one after the other.
+
+    A part is every n-th example, so that each device has its share of each part.
+
+    Args:
+      f: part → a tree of float arrays.
+      batch: arrays with a leading axis of examples.
+      parts: n, which divides the examples of each device.
+    """
+    if parts == 1:
+        return f(batch)
+    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(sums: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, f(part)), None
+
+    first = jax.tree.map(lambda x: x[0], split)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(f, first))
+    return jax.tree.map(lambda x: x / parts, jax.lax.scan(add, zeros, split)[0])
 
 
 def _is_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from vit_jax.data.batches import train_batches
 from vit_jax.data.sources import open_source
 from vit_jax.errors import InputError
-from vit_jax.parallel.parallel import create_parallel
+from vit_jax.parallel.parallel import create_parallel, init, put
 from vit_jax.run import signals
 from vit_jax.run.checkpoint import Checkpoints
 from vit_jax.run.directory import (
@@ -48,7 +48,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
       OSError: if a file cannot be written.
     """
     check_config(config)
-    parallel = create_parallel(config.parallel.mode, config.batch_size)
+    parallel = create_parallel(batch_size=config.batch_size, **config.parallel)
     source = open_source(config.data.source, config.data.dir)
 
     with open_run_directory(workdir) as run_directory:
@@ -58,7 +58,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         splits = open_splits(config, source, start.preprocessing)
         length = run_length(config, splits.train.num_examples)
         order = train_order(config, splits.train.num_examples, parallel.rows)
-        learner, schedule = create_learner(config, start, splits.train, length, parallel.axis_name)
+        learner, schedule = create_learner(config, start, splits.train, length, parallel)
         train_step = parallel.train_step(learner.train_step)
         eval_step = parallel.eval_step(learner.eval_step)
         found = f'{source.name}: {splits}, {len(source.class_names)} classes'
@@ -74,14 +74,15 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         # loss that is not finite can stop the run.
         with signals.until_saved(), Checkpoints(run_directory, description['run']) as checkpoints:
             init_key, train_key = jax.random.split(jax.random.key(config.seed))
-            init_args = init_key, jnp.zeros((1, *start.preprocessing.shape)), start.params
+            params = put(parallel, {'params': start.params})['params']
+            init_args = init_key, jnp.zeros((1, *start.preprocessing.shape)), params
+            shapes = jax.eval_shape(learner.init, *init_args)
             if checkpoints.steps:
-                like = jax.eval_shape(learner.init, *init_args)
-                done, state = checkpoints.restore_newest(like)
+                done, state = checkpoints.restore_newest(parallel.placed(shapes))
                 length.check_resumes(done)
                 print(f'{run_directory}: {done} of {length.num_steps} steps are done')
             else:
-                done, state = 0, jax.jit(learner.init)(*init_args)
+                done, state = 0, init(parallel, learner.init, *init_args)
             if done < length.num_steps:
                 record_run(run_directory, config.to_dict(), description, splits.num_examples)
             state = parallel.spread(state)
