@@ -92,7 +92,7 @@ def test_loss_and_accuracy_are_those_of_the_training_loop(data_dir):
     examples = open_split(open_source('tfds:digits', data_dir), 'train', DIGITS)
     parallel = create_parallel('pmap', 64)
     eval_step = parallel.eval_step(Learner(weights.model, DIGITS.normalize).eval_step)
-    state = parallel.spread(TrainState(0, weights.variables['params'], ()))
+    state = parallel.spread(TrainState(np.int32(0), weights.variables['params'], ()))
     expected = train_evaluate.evaluate(eval_step, state, examples, parallel)
     assert summary['accuracy'] == pytest.approx(expected['accuracy'], abs=1e-12)
     assert summary['loss'] == pytest.approx(expected['loss'], rel=1e-6)

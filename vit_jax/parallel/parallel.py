@@ -78,6 +78,7 @@ class Jit:
     def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """A step (state, batch, …) → (state, metrics) that uses up the state."""
 
+        @functools.wraps(step)
         def placed_step(state: Any, *arguments: Any) -> Any:
             after, metrics = step(state, *arguments)
             shardings = _shardings(self.placed(after))
