@@ -176,5 +176,16 @@ def get_config() -> ml_collections.ConfigDict:
     # What fsdp splits: 3, parameters and optimizer; 1, the optimizer only, which transfers less.
     config.parallel.zero_stage = 3
 
+    # Several processes as one run, each with its own devices (docs/scaling.md). Slurm, Open MPI,
+    # Kubernetes and TPU pods tell what is None here.
+    config.distributed = ml_collections.ConfigDict()
+    config.distributed.coordinator_address = config_dict.placeholder(str)  # HOST:PORT of process 0
+    config.distributed.num_processes = config_dict.placeholder(int)
+    config.distributed.process_id = config_dict.placeholder(int)  # from 0
+    # A process that has given no sign of life for so long ends the others, seconds.
+    config.distributed.heartbeat_seconds = 100
+    # So does one that is alive but keeps the others waiting in a step for so long, seconds.
+    config.distributed.step_seconds = 900.0
+
     config.lock()
     return config

@@ -137,6 +137,10 @@ def run_and_exit(name: str = 'vit_jax', command: str | None = None) -> Never:
         sys.exit(shell_complete(program, {}, name, '_VIT_JAX_COMPLETE', instruction))
     status = main(None, name, find_command(command) if command else program)
     signals.ignore()
+    if status and 'jax' in sys.modules:
+        from vit_jax.parallel.distributed import leave
+
+        leave(status)
     sys.exit(status)
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from vit_jax.errors import InputError
+from vit_jax.parallel.distributed import agreed, gathered, is_first
 from vit_jax.run.checkpoint_names import COMMITTED, DELETED, is_left_over, list_steps
 from vit_jax.run.json_files import CHECKSUM, checksum, parse_json
 from vit_jax.run.storage import (
@@ -55,7 +56,7 @@ class Checkpoints:
         self._saved_at = time.monotonic()
         self._unknown: set[int] = set()  # steps whose damaged records were reported
         self.last: int | None = None  # step last restored, or saved, finished or not
-        if not read_only:
+        if not read_only and is_first():
             self._remove(is_left_over)
 
     def __enter__(self) -> 'Checkpoints':
@@ -122,7 +123,7 @@ class Checkpoints:
         """
         self._attempt(self._checkpointer.wait_until_finished)
         # Until a state was restored or saved, the newest checkpoints may be damaged or foreign.
-        if self.last is not None:
+        if self.last is not None and is_first():
             best = self.best
             kept = {*self.steps[-KEPT:], best, *self._unknown}
             superfluous = {str(step) for step in self.steps if step not in kept}
@@ -136,15 +137,16 @@ class Checkpoints:
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Stores the metrics of an intact checkpoint that was not evaluated."""
         path = self._path / str(step) / 'record' / 'metadata'
-        if path.exists():
+        if path.exists() and is_first():
             record = self._record(step) | {'metrics': metrics}
             write_text(path, json.dumps(record | {CHECKSUM: checksum(record)}))
 
     def restore_newest(self, like: Any) -> tuple[int, Any]:
-        """The newest state that is intact, on the first device; sets damaged ones aside.
+        """The newest state that is intact; sets damaged ones aside.
 
         Args:
-          like: a TrainState of jax.ShapeDtypeStruct.
+          like: a TrainState of jax.ShapeDtypeStruct; arrays without a sharding are put on the first
+            device.
 
         Returns:
           Its step, and the state.
@@ -154,7 +156,7 @@ class Checkpoints:
         """
         items = {'params': like.params, 'training': _training(like)}
         step, restored, damaged = self._newest(items)
-        for newer in damaged:
+        for newer in damaged if is_first() else ():
             path = self._path / str(newer)
             path.rename(path.with_name(f'{newer}.damaged-{time.time_ns()}'))
         self.last = step
@@ -181,7 +183,7 @@ class Checkpoints:
 
     def _newest(self, items: dict[str, Any]) -> tuple[int, dict[str, Any], list[int]]:
         damaged: list[int] = []
-        for step in reversed(self.steps):
+        for step in reversed(agreed(self.steps)):
             try:
                 restored = self._restore(step, items)
             except InputError as error:
@@ -196,20 +198,25 @@ class Checkpoints:
     def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         placed = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), items
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or device), items
         )
         args = {name: ocp.args.StandardRestore(tree) for name, tree in placed.items()}
         path = self._path / str(step)
+        arrays: dict[str, Any] = {}
+        reason = None
         try:
             record = self._record(step)
             restored = self._checkpointer.restore(path, args=ocp.args.Composite(**args))
             arrays = dict(restored.items())
-            for name, value in _by_name(jax.device_get(_checksums(arrays)[0])).items():
-                if record['checksums'] is not None and record['checksums'][name] != value:
-                    raise ValueError(f'the checksum of {name} differs')
         except Exception as error:  # a damaged file can make TensorStore fail in any way
             reason = str(error).strip().split('\n')[0]
-            raise InputError(f'{path}: the checkpoint is damaged: {reason[:200]}') from None
+        reasons = [text for text in gathered(reason) if text is not None]
+        if not reasons and record['checksums'] is not None:
+            sums = _by_name(jax.device_get(_checksums(arrays)[0]))
+            differing = [name for name, x in sums.items() if record['checksums'].get(name) != x]
+            reasons = [f'the checksum of {name} differs' for name in differing]
+        if reasons:
+            raise InputError(f'{path}: the checkpoint is damaged: {reasons[0][:200]}')
         return arrays
 
     def _record(self, step: int) -> dict[str, Any]:
@@ -274,14 +281,18 @@ def _by_name(tree: Any) -> dict[str, Any]:
 def _checksums(tree: Any) -> tuple[Any, jax.Array]:
     """A checksum of each array, and whether all values are finite.
 
-    Computed where the arrays are, whatever their sharding. The sum of all words, each times an odd
-    number of its own, modulo 2³²: no change of one word goes unnoticed, any other with 2⁻³².
+    Computed where the arrays are, whatever their sharding: nothing is gathered. The sum of all
+    words, each times an odd number of its own, modulo 2³²: no change of one word goes unnoticed,
+    any other with 2⁻³².
     """
 
     def weighted_sum(x: jax.Array) -> jax.Array:
         bits = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-        words = jax.lax.bitcast_convert_type(x, bits).ravel().astype(jnp.uint32)
-        return (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+        words = jax.lax.bitcast_convert_type(x, bits).astype(jnp.uint32)
+        place = jnp.zeros(x.shape, jnp.uint32)
+        for axis, size in enumerate(x.shape):
+            place = place * size + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        return (words * (2 * place + 1)).sum(dtype=jnp.uint32)
 
     finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
     return jax.tree.map(weighted_sum, tree), jnp.stack(finite).all()

@@ -13,6 +13,7 @@ A run directory holds
 """
 
 import contextlib
+import os
 import sys
 import time
 import uuid
@@ -22,6 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vit_jax.errors import InputError
+from vit_jax.parallel.distributed import gathered, is_first
 from vit_jax.run.checkpoint_names import check_name, list_steps
 from vit_jax.run.description import read_description
 from vit_jax.run.json_files import read_json, write_json
@@ -34,11 +36,18 @@ from vit_jax.run.storage import AnyPath, is_remote, list_folder, open_path, remo
 def open_run_directory(workdir: str) -> Iterator[AnyPath]:
     """Creates or reopens a run directory and locks it; deletes it again if nothing is written.
 
+    Of several processes, the first does so, and the others print nothing.
+
     Raises:
       InputError: if it cannot be written, or is in use.
     """
     path = open_path(workdir)
     check_name(path)
+    if not is_first():
+        gathered('the first has opened it')
+        with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+            yield path
+        return
     is_new = not path.exists()
     with contextlib.ExitStack() as stack:
         try:
@@ -54,6 +63,7 @@ def open_run_directory(workdir: str) -> Iterator[AnyPath]:
             raise InputError(
                 f'--workdir={workdir}: expected a writable folder, got: {error.strerror}'
             ) from None
+        gathered('it is open')
         try:
             yield path
         finally:
@@ -114,9 +124,10 @@ def record_run(
                 f'{run_directory}: {split} has {count:,} examples (was {before[split]}); '
                 f'the order of examples changes from here'
             )
-    write_json(path, counts)
-    write_json(run_directory / 'config.json', config)
-    write_json(run_directory / 'description.json', description)
+    if is_first():
+        write_json(path, counts)
+        write_json(run_directory / 'config.json', config)
+        write_json(run_directory / 'description.json', description)
 
 
 def run_options(run_directory: AnyPath, section: str) -> Any:
@@ -134,15 +145,16 @@ def add_skipped(run_directory: AnyPath, skipped: dict[str, dict[int, str]]) -> i
     """Adds examples to `skipped.json`, which survives interruptions; returns how many there are.
 
     Args:
-      skipped: by split, the reason for each, by its index in the split.
+      skipped: by split, the reason for each that this process has skipped, by its index in the
+        split.
     """
     path = run_directory / 'skipped.json'
     known = _read_or_begin_again(path, dict)
-    for split, reasons in skipped.items():
-        if reasons:
-            new = {str(index): reason for index, reason in sorted(reasons.items())}
-            known[split] = known.get(split, {}) | new
-    if known:
+    for split, own in skipped.items():
+        for reasons in gathered({str(index): reason for index, reason in sorted(own.items())}):
+            if reasons:
+                known[split] = known.get(split, {}) | reasons
+    if known and is_first():
         write_json(path, known)
     return sum(map(len, known.values()))
 

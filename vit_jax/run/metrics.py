@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import register_writer_factory
 
+from vit_jax.parallel.distributed import is_first
 from vit_jax.run.storage import (
     AnyPath,
     WholeFile,
@@ -31,7 +32,7 @@ class MetricsWriter:
 
     Lines after `first_step` are dropped. They are left over from a run that was interrupted before
     its next checkpoint, and those steps are about to be repeated. `tensorboard/` is written anew
-    from the lines that stay.
+    from the lines that stay. Of several processes, only the first writes.
 
     Args:
       run_directory: an existing folder.
@@ -41,6 +42,9 @@ class MetricsWriter:
     def __init__(self, run_directory: AnyPath, first_step: int) -> None:
         self._path = run_directory / 'metrics.jsonl'
         self.lines = [line for line in read_metrics(self._path) if line['step'] <= first_step]
+        self._writes = is_first()
+        if not self._writes:
+            return
         write_text(self._path, ''.join(json.dumps(line) + '\n' for line in self.lines))
         self._file = open_to_append(self._path)
         # tensorboardX's SummaryWriter writes from a thread, in which errors are lost.
@@ -50,6 +54,8 @@ class MetricsWriter:
         self._events.flush()
 
     def close(self) -> None:
+        if not self._writes:
+            return
         with contextlib.suppress(OSError):  # what could not be written has raised before
             self._file.close()
             self._events.close()
@@ -61,6 +67,8 @@ class MetricsWriter:
           OSError: if it cannot be written.
         """
         self.lines.append({'step': step, 'split': split, **metrics})
+        if not self._writes:
+            return
         try:
             self._file.write(f'{json.dumps(self.lines[-1])}\n'.encode())
             self._file.flush()

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from vit_jax.parallel.distributed import bounded, is_first
 from vit_jax.run.json_files import write_json
 from vit_jax.run.metrics import MetricsWriter
 from vit_jax.run.storage import AnyPath
@@ -75,7 +76,7 @@ class Reporter:
             total=num_steps,
             # In a notebook, a bar is replaced only by what follows on the same output.
             file=sys.stdout if in_notebook else sys.stderr,
-            disable=not (in_notebook or sys.stderr.isatty()),
+            disable=not (is_first() and (in_notebook or sys.stderr.isatty())),
             dynamic_ncols=True,
             bar_format='{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left',
         )
@@ -191,14 +192,16 @@ class Reporter:
 
     def _fetch(self, step: int, metrics: Any) -> dict[str, float]:
         """Brings a step's metrics to the host; writes `diverged.json` before it raises Diverged."""
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        with bounded(f'step {step}'):
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         wrong = [f'{name} is {value}' for name, value in values.items() if not math.isfinite(value)]
         if values['loss'] > self._max_loss:
             wrong.append(f'loss is {values["loss"]:.4g}, above max_loss={self._max_loss:g}')
         if wrong:
             examples = self._examples(step - 1).tolist()
             content = {'step': step, 'reason': wrong[0], 'examples': examples}
-            write_json(self._run_directory / 'diverged.json', content)
+            if is_first():
+                write_json(self._run_directory / 'diverged.json', content)
             raise Diverged(step, wrong[0])
         return values
 

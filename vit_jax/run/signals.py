@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 STATUS = 75  # exit status of an interrupted run: EX_TEMPFAIL of sysexits.h, "try again"
 SIGNALS = [getattr(signal, n) for n in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, n)]
@@ -88,7 +88,7 @@ def _record(number: int) -> bool:
 def _end(message: str, status: int) -> None:
     with contextlib.suppress(Exception):  # there may be no terminal any more
         sys.stdout.flush()
-        os.write(2, f'{message}\n'.encode())
+        os.write(sys.stderr.fileno(), f'{message}\n'.encode())
     os._exit(status)
 
 
@@ -122,10 +122,14 @@ def defer() -> None:
     _Received.deferred = True
 
 
-def check() -> None:
-    """Raises Interrupted if a signal has come since `defer`."""
-    if _Received.names and _Received.deferred:
-        raise Interrupted(_Received.names[0])
+def has_come() -> bool:
+    """Whether a signal asks this process to stop at the next opportunity."""
+    return bool(_Received.names) and _Received.deferred
+
+
+def stop() -> NoReturn:
+    """Raises Interrupted, for a signal to this process or to another one of the run."""
+    raise Interrupted(_Received.names[0] if _Received.names else 'a signal to another process')
 
 
 def _handled() -> list[signal.Signals]:

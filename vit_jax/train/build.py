@@ -21,6 +21,7 @@ from vit_jax.errors import InputError
 from vit_jax.model.shapes import abstract_variables, pair
 from vit_jax.model.variants import DEFAULT_SIZES, variant_arguments
 from vit_jax.model.vit import ViT
+from vit_jax.parallel.distributed import is_first
 from vit_jax.parallel.parallel import Jit, Pmap
 from vit_jax.run.description import read_description
 from vit_jax.run.directory import has_checkpoint
@@ -209,7 +210,7 @@ def create_reporter(
       order: of the examples.
     """
     wandb_run = None
-    if config.wandb_project and done < length.num_steps:
+    if config.wandb_project and done < length.num_steps and is_first():
         run = read_description(run_directory)['run']
         wandb_run = WandbRun(config.wandb_project, run, run_directory, config.to_dict())
     return Reporter(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from vit_jax.data.batches import train_batches
 from vit_jax.data.sources import open_source
 from vit_jax.errors import InputError
+from vit_jax.parallel.distributed import Wishes, agreed, join
 from vit_jax.parallel.parallel import create_parallel, init, put
 from vit_jax.run import signals
 from vit_jax.run.checkpoint import Checkpoints
@@ -48,12 +49,13 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
       OSError: if a file cannot be written.
     """
     check_config(config)
+    join(**config.distributed)
     parallel = create_parallel(batch_size=config.batch_size, **config.parallel)
     source = open_source(config.data.source, config.data.dir)
 
     with open_run_directory(workdir) as run_directory:
         start = find_start(config, source.class_names, source.channels, run_directory)
-        description = describe(start, source.class_names) | {'run': run_name(run_directory)}
+        description = describe(start, source.class_names) | {'run': agreed(run_name(run_directory))}
         check_run(run_directory, config.to_dict(), description)
         splits = open_splits(config, source, start.preprocessing)
         length = run_length(config, splits.train.num_examples)
@@ -77,7 +79,8 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
             params = put(parallel, {'params': start.params})['params']
             init_args = init_key, jnp.zeros((1, *start.preprocessing.shape)), params
             shapes = jax.eval_shape(learner.init, *init_args)
-            if checkpoints.steps:
+            resumes = agreed(bool(checkpoints.steps))
+            if resumes:
                 done, state = checkpoints.restore_newest(parallel.placed(shapes))
                 length.check_resumes(done)
                 print(f'{run_directory}: {done} of {length.num_steps} steps are done')
@@ -87,16 +90,17 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                 record_run(run_directory, config.to_dict(), description, splits.num_examples)
             state = parallel.spread(state)
             steps = range(done, length.num_steps)
+            wishes = Wishes(2)
             with (
                 create_reporter(config, run_directory, length, done, schedule, order) as report,
                 train_batches(splits.train, order, steps, parallel.put_batch) as batches,
             ):
                 try:
-                    if not checkpoints.steps:  # from here on, metrics have a checkpoint
+                    if not resumes:  # from here on, metrics have a checkpoint
                         save(None)
                         checkpoints.wait()
                     elif length.tests_at(done):
-                        tested = checkpoints.metrics(done)
+                        tested = agreed(checkpoints.metrics(done))
                         if tested is None:  # the evaluation was interrupted
                             tested = evaluate(eval_step, state, splits.test, parallel)
                             checkpoints.add_metrics(done, tested)
@@ -112,14 +116,17 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                             report.flush()  # the time of evaluating is not this step's
                             tested = evaluate(eval_step, state, splits.test, parallel)
                             report.test(done, tested)
-                        if length.saves_at(done) or checkpoints.is_due(
-                            config.checkpoint_every_minutes
-                        ):
+                        is_due = checkpoints.is_due(config.checkpoint_every_minutes)
+                        is_due, stops = wishes(is_due, signals.has_come())
+                        if length.saves_at(done) or is_due:
                             save(tested)
                         checkpoints.check()
-                        signals.check()
-                except (InputError, signals.Interrupted):
-                    if done != checkpoints.last:  # keep what was learned so far
+                        if stops:
+                            signals.stop()
+                except (InputError, signals.Interrupted) as error:
+                    # Keep what was learned so far, unless only this process has ended.
+                    is_alone = isinstance(error, InputError) and jax.process_count() > 1
+                    if done != checkpoints.last and not is_alone:
                         save(None)
                     checkpoints.wait()  # raises if the checkpoint cannot be written
                     raise

@@ -1,0 +1,243 @@
+"""Several processes as one run: they find each other, decide together, and end together.
+
+A launcher starts the same command on every host (`docs/scaling.md`). `jax.distributed` connects the
+processes and watches their heartbeats. When one is gone, it aborts the others with a page of C++; a
+process that has joined says it in one line instead. A process that is stuck keeps its heart
+beating: the others find out because a step is `bounded`.
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vit_jax.errors import InputError
+
+STATUS = 75  # exit status of a process that lost the others: EX_TEMPFAIL of sysexits.h, "try again"
+AGAIN = 'Run the same command again on all hosts.'
+
+
+class _Joined:
+    """What this process knows of the others."""
+
+    heartbeat_seconds = 0
+    step_seconds = 0.0
+    name = 'this process'
+    stderr = 2
+    on_abort: Any = None  # ctypes keeps no reference to it
+
+
+def join(
+    *,
+    coordinator_address: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    heartbeat_seconds: int,
+    step_seconds: float,
+) -> None:
+    """Connects this process with the others of its run, if there are any.
+
+    Call it before anything asks jax for devices. Slurm, Open MPI, Kubernetes and TPU pods are
+    recognised by their environment.
+
+    Args:
+      coordinator_address: HOST:PORT of process 0; None if the environment tells it.
+      num_processes: of the run; None likewise.
+      process_id: of this process, from 0; None likewise.
+      heartbeat_seconds: a process that has given no sign of life for so long ends the others.
+      step_seconds: the longest that `bounded` waits for the others.
+
+    Raises:
+      InputError: if only some of the first three are given, or they do not fit.
+    """
+    if jax.distributed.is_initialized():
+        return
+    explicit = {
+        'coordinator_address': coordinator_address,
+        'num_processes': num_processes,
+        'process_id': process_id,
+    }
+    missing = [f'distributed.{name}' for name, value in explicit.items() if value is None]
+    if len(missing) == 3 and not _in_cluster(os.environ):
+        return
+    if 0 < len(missing) < 3:
+        raise InputError(f'{", ".join(missing)}: expected a value, as the others are set, got None')
+    if num_processes is not None and process_id is not None and process_id >= num_processes:
+        raise InputError(
+            f'distributed.process_id: expected less than num_processes={num_processes}, '
+            f'got {process_id}'
+        )
+    if coordinator_address and not re.fullmatch(r'.+:\d+', coordinator_address):
+        raise InputError(
+            f'distributed.coordinator_address: expected HOST:PORT, got {coordinator_address!r}'
+        )
+    if num_processes == 1:
+        return
+    _Joined.heartbeat_seconds, _Joined.step_seconds = heartbeat_seconds, step_seconds
+    if process_id is not None:
+        _Joined.name = f'process {process_id}'
+    _abort_in_one_line()
+    try:
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+            initialization_timeout=max(heartbeat_seconds, 60),
+            shutdown_timeout_seconds=heartbeat_seconds,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().split('\n')[0][:300]
+        raise InputError(f'distributed: the processes cannot be connected: {reason}') from None
+    _Joined.name = f'process {jax.process_index()} of {jax.process_count()}'
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return jax.process_index() == 0
+
+
+def gathered(value: Any) -> list[Any]:
+    """Each process's value. All processes must call this together.
+
+    Args:
+      value: anything that JSON can hold.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    with bounded('the others'):
+        own = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        sizes = multihost_utils.process_allgather(np.int32(own.size))
+        padded = np.zeros(sizes.max(), np.uint8)
+        padded[: own.size] = own
+        rows = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:n].tobytes()) for row, n in zip(rows, sizes, strict=True)]
+
+
+def agreed(value: Any) -> Any:
+    """The first process's value, see `gathered`."""
+    return gathered(value)[0]
+
+
+class Wishes:
+    """Wishes that count as soon as any process has them, and for all processes at the same step.
+
+    The answer of one call is fetched by the next, so that nobody waits for it; a single process
+    gets its own at once.
+
+    Args:
+      number: of wishes.
+    """
+
+    def __init__(self, number: int) -> None:
+        devices = np.array(jax.devices())
+        mesh = Mesh(devices, ('devices',))
+        self._rows = NamedSharding(mesh, PartitionSpec('devices'))
+        self._any = jax.jit(
+            lambda rows: rows.any(axis=0), out_shardings=NamedSharding(mesh, PartitionSpec())
+        )
+        self._pending: Any = np.zeros(number, bool)
+
+    def __call__(self, *own: bool) -> list[bool]:
+        """Which wishes any process had at the last call.
+
+        Args:
+          own: this process's.
+        """
+        if jax.process_count() == 1:
+            return list(own)
+        rows = np.tile(np.array(own), (jax.local_device_count(), 1))
+        asked = self._any(jax.make_array_from_process_local_data(self._rows, rows))
+        with bounded('the others'):
+            answer = np.asarray(self._pending).tolist()
+        self._pending = asked
+        return answer
+
+
+@contextlib.contextmanager
+def bounded(what: str) -> Iterator[None]:
+    """Ends this process if what it waits for takes longer than `join` was told.
+
+    Args:
+      what: it waits for.
+    """
+    if not _Joined.step_seconds or jax.process_count() == 1:
+        yield
+        return
+    text = f'has waited {_Joined.step_seconds:g} s for {what}: is another one stuck?'
+    timer = threading.Timer(_Joined.step_seconds, _end, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if re.search('Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|[Cc]onnection', str(error)):
+            _end('has lost another one.')
+        raise
+    finally:
+        timer.cancel()
+
+
+def leave(status: int) -> None:
+    """Ends a process that has failed, at once: its heart must not beat on while others wait."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _in_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher that jax knows has started this process as one of several."""
+    several = any(
+        int(environment.get(name) or 1) > 1 for name in ('SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')
+    )
+    in_job = {'KUBERNETES_SERVICE_HOST', 'JOB_COMPLETION_INDEX'} <= environment.keys()
+    on_tpu = importlib.util.find_spec('libtpu') and (
+        Path('/dev/accel0').exists() or Path('/dev/vfio/0').exists()
+    )
+    return several or in_job or bool(on_tpu)
+
+
+def _abort_in_one_line() -> None:
+    """From now on, what C++ writes to stderr is shown only if this process aborts by itself."""
+    _Joined.stderr = os.dup(2)
+    sys.stderr = os.fdopen(os.dup(2), 'w', buffering=1, errors='backslashreplace')
+    hidden, path = tempfile.mkstemp()
+    os.unlink(path)
+    os.dup2(hidden, 2)
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def on_abort(_: int) -> None:
+        text = os.pread(hidden, 1 << 20, 0)
+        if b'distributed service' not in text and b'oordination' not in text:
+            os.write(_Joined.stderr, text)
+            os._exit(128 + signal.SIGABRT)
+        _end(
+            f'has lost another one, or had no sign of life from it for '
+            f'{_Joined.heartbeat_seconds} s.'
+        )
+
+    _Joined.on_abort = on_abort
+    ctypes.CDLL(None).signal(signal.SIGABRT, on_abort)
+
+
+def _end(text: str) -> NoReturn:
+    """Ends this process, in one line."""
+    line = f'{Path(sys.argv[0]).name}: {_Joined.name} {text} {AGAIN}\n'
+    with contextlib.suppress(OSError):
+        os.write(_Joined.stderr, line.encode())
+    os._exit(STATUS)
