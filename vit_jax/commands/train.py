@@ -26,6 +26,7 @@ def command(arguments: tuple[str, ...], workdir: str | None) -> None:
     # Imported after the options are read, so that a wrong one fails immediately.
     from absl import logging
 
+    from vit_jax.parallel.distributed import is_first
     from vit_jax.run.checkpoint import Checkpoints
     from vit_jax.run.compilation_cache import use_compilation_cache
     from vit_jax.train.trainer import train
@@ -33,6 +34,8 @@ def command(arguments: tuple[str, ...], workdir: str | None) -> None:
     logging.set_verbosity(logging.FATAL)
     use_compilation_cache()
     result = train(options, workdir)
+    if not is_first():
+        return
     accuracy = f'{result["accuracy"]:.2%}'
     print(f'{workdir}: finished after {result["step"]} steps, test accuracy {accuracy}')
     with Checkpoints(workdir, read_only=True) as checkpoints:

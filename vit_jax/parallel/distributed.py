@@ -28,14 +28,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vit_jax.errors import InputError
 
 STATUS = 75  # exit status of a process that lost the others: EX_TEMPFAIL of sysexits.h, "try again"
+INITIALIZATION_SECONDS = 300  # hosts start at different times
 AGAIN = 'Run the same command again on all hosts.'
 
 
 class _Joined:
     """What this process knows of the others."""
 
-    heartbeat_seconds = 0
     step_seconds = 0.0
+    loss = 'cannot reach the first one.'  # what an abort means
     name = 'this process'
     stderr = 2
     on_abort: Any = None  # ctypes keeps no reference to it
@@ -87,23 +88,27 @@ def join(
         )
     if num_processes == 1:
         return
-    _Joined.heartbeat_seconds, _Joined.step_seconds = heartbeat_seconds, step_seconds
+    _Joined.step_seconds = step_seconds
     if process_id is not None:
         _Joined.name = f'process {process_id}'
     _abort_in_one_line()
+    jax.config.update('jax_enable_preemption_service', False)  # it takes SIGTERM for itself
     try:
         jax.distributed.initialize(
             coordinator_address,
             num_processes,
             process_id,
             heartbeat_timeout_seconds=heartbeat_seconds,
-            initialization_timeout=max(heartbeat_seconds, 60),
+            initialization_timeout=INITIALIZATION_SECONDS,
             shutdown_timeout_seconds=heartbeat_seconds,
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().split('\n')[0][:300]
         raise InputError(f'distributed: the processes cannot be connected: {reason}') from None
     _Joined.name = f'process {jax.process_index()} of {jax.process_count()}'
+    _Joined.loss = (
+        f'has lost another one, or had no sign of life from it for {heartbeat_seconds} s.'
+    )
 
 
 def is_first() -> bool:
@@ -226,10 +231,7 @@ def _abort_in_one_line() -> None:
         if b'distributed service' not in text and b'oordination' not in text:
             os.write(_Joined.stderr, text)
             os._exit(128 + signal.SIGABRT)
-        _end(
-            f'has lost another one, or had no sign of life from it for '
-            f'{_Joined.heartbeat_seconds} s.'
-        )
+        _end(_Joined.loss)
 
     _Joined.on_abort = on_abort
     ctypes.CDLL(None).signal(signal.SIGABRT, on_abort)

@@ -58,10 +58,11 @@ class Jit:
         return put(self, state)
 
     def collect(self, state: Any) -> Any:
-        if jax.process_count() > 1:
+        is_split = any(not x.is_fully_replicated for x in jax.tree.leaves(state))
+        if is_split or jax.process_count() > 1:
             return state
         # Of replicated arrays, Orbax compiles and saves a slice for each device.
-        return jax.tree.map(lambda x: x.addressable_data(0) if x.is_fully_replicated else x, state)
+        return jax.tree.map(lambda x: x.addressable_data(0), state)
 
     def put_batch(self, batch: Any) -> Any:
         return put_rows(batch, self.sharded)
