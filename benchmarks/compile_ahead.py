@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.compiled import estimate, executed, parse
+from benchmarks.compiled import estimate
 from benchmarks.report import describe_machine, write_result
+from vit_jax.parallel.compiled import executed, parse
 
 ENVIRONMENTS = ROOT / 'benchmarks' / '.compile_ahead'
 PACKAGES = {

@@ -8,9 +8,9 @@ way: optimistic. A kernel of ours has no estimate of the compiler's; its schedul
 
 import collections
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+
+from vit_jax.parallel.compiled import ARRAY, Operation, executed, parse
 
 # Groups of operations, in order: name, and a pattern of their HLO, their JAX name or both.
 GROUPS = [
@@ -21,78 +21,11 @@ GROUPS = [
     ('products', r'to_qkv|to_out|/net_\d|to_patch_embedding|mlp_head'),
     ('scan and residuals', r'transformer'),
 ]
-ARRAY = r'\b(pred|[a-z]+\d+)\[([\d,]*)\](\{[^}]*\})?'
 # What takes no time, and what the compiler overlaps with other operations.
 FREE = (
     r'^(parameter|constant|get-tuple-element|tuple|bitcast|after-all|iota|[\w-]+-(start|done))\('
     r'|AllocateBuffer|ConcatBitcast'
 )
-
-
-class Operation(NamedTuple):
-    """One instruction of a compiled program.
-
-    Args:
-      name: of the instruction.
-      type: of its result.
-      text: its HLO, from the operation's name on.
-      cycles: the compiler's estimate; None without one.
-      reads: the types of its operands.
-    """
-
-    name: str
-    type: str
-    text: str
-    cycles: int | None
-    reads: tuple[str, ...]
-
-
-Computations = dict[str, list[Operation]]
-
-
-def parse(hlo: str) -> tuple[Computations, str]:
-    """The computations of a compiled program, by name, and the name of the first to run."""
-    computations: Computations = {}
-    entry = name = ''
-    types: dict[str, str] = {}
-    for line in hlo.splitlines():
-        if found := re.match(r'(ENTRY )?%?([\w.-]+) \(.*\{$', line):
-            name = found[2]
-            computations[name], types = [], {}
-            entry = name if found[1] else entry
-        elif found := re.match(r'\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+\(.*)', line):
-            types[found[1]] = found[2]
-            cycles = _name(r'"estimated_cycles":"(\d+)"', found[3])
-            operands = re.findall(r'%([\w.-]+)', found[3].split('), ')[0])
-            reads = tuple(types[operand] for operand in operands if operand in types)
-            operation = Operation(*found.groups(), int(cycles) if cycles else None, reads)
-            computations[name].append(operation)
-    return computations, entry
-
-
-def executed(
-    computations: Computations, name: str, times: int = 1
-) -> Iterator[tuple[Operation, int]]:
-    """The operations that run, and how often each does; a fusion is one operation."""
-    for operation in computations[name]:
-        called = _name(r'to_apply=%?([\w.-]+)', operation.text)
-        if operation.text.startswith('while('):
-            trips = _name(r'"known_trip_count":\{"n":"(\d+)"', operation.text)
-            condition = _name(r'condition=%?([\w.-]+)', operation.text)
-            # A scan counts up to the one constant that its condition compares with.
-            texts = (x.text for x in computations.get(condition, ()))
-            trips = trips or next(x[1] for t in texts if (x := re.match(r'constant\((\d+)\)', t)))
-            body = _name(r'body=%?([\w.-]+)', operation.text)
-            yield from executed(computations, body, times * int(trips))
-        elif operation.text.startswith('call(') and called in computations:
-            yield from executed(computations, called, times)
-        else:
-            yield operation, times
-
-
-def _name(pattern: str, text: str) -> str:
-    found = re.search(pattern, text)
-    return found[1] if found else ''
 
 
 def issued(schedule: Path) -> int:

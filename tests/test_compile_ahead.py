@@ -1,7 +1,8 @@
 """Reading the programs that compilers make for absent chips, see `benchmarks/compile_ahead.py`."""
 
 from benchmarks.compile_ahead import fused_attention
-from benchmarks.compiled import estimate, executed, moved, parse
+from benchmarks.compiled import estimate, moved
+from vit_jax.parallel.compiled import executed, parse
 
 TPU = """HloModule jit_train_step
 
