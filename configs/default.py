@@ -36,6 +36,11 @@ def get_config() -> ml_collections.ConfigDict:
     # A larger loss stops the run, like one that is not finite; guessing has the loss ln(classes).
     config.max_loss = 100.0
 
+    # Builds and compiles, prints what a step computes, holds and sends, and stops.
+    config.dry_run = False
+    # The first and the last step to write a profiler's trace of, such as (20, 25), to RUN/profile.
+    config.profile = ()
+
     config.data = ml_collections.ConfigDict()
     # 'tfds:NAME', any TFDS data set of labelled images, or 'folder:PATH', pictures in
     # PATH/train/CLASS/ and PATH/test/CLASS/, or in PATH/CLASS/, a tenth of which become the test

@@ -34,7 +34,7 @@ def command(arguments: tuple[str, ...], workdir: str | None) -> None:
     logging.set_verbosity(logging.FATAL)
     use_compilation_cache()
     result = train(options, workdir)
-    if not is_first():
+    if options.dry_run or not is_first():
         return
     accuracy = f'{result["accuracy"]:.2%}'
     print(f'{workdir}: finished after {result["step"]} steps, test accuracy {accuracy}')

@@ -45,7 +45,9 @@ def parse(hlo: str) -> tuple[Computations, str]:
             cycles = _name(r'"estimated_cycles":"(\d+)"', found[3])
             operands = re.findall(r'%([\w.-]+)', found[3].split('), ')[0])
             reads = tuple(types[operand] for operand in operands if operand in types)
-            operation = Operation(*found.groups(), int(cycles) if cycles else None, reads)
+            operation = Operation(
+                found[1], found[2], found[3], int(cycles) if cycles else None, reads
+            )
             computations[name].append(operation)
     return computations, entry
 

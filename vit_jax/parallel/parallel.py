@@ -54,6 +54,10 @@ class Jit:
 
         return jax.tree_util.tree_map_with_path(place, state)
 
+    def taken(self, state: Any) -> Any:
+        """The shapes of what the steps take for a state, with their shardings."""
+        return self.placed(state)
+
     def spread(self, state: Any) -> Any:
         return put(self, state)
 
@@ -120,6 +124,13 @@ class Pmap:
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.replicated), state
         )
+
+    def taken(self, state: Any) -> Any:
+        def take(x: Any) -> jax.ShapeDtypeStruct:
+            shape = len(self.devices), *x.shape
+            return jax.ShapeDtypeStruct(shape, x.dtype, sharding=self.sharded)
+
+        return jax.tree.map(take, state)
 
     def spread(self, state: Any) -> Any:
         def spread(x: jax.Array) -> jax.Array:

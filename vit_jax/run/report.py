@@ -1,5 +1,6 @@
 """Progress of a run, on the terminal and in the files of `vit_jax.run.metrics`."""
 
+import contextlib
 import math
 import sys
 import time
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from vit_jax.parallel.distributed import bounded, is_first
 from vit_jax.run.json_files import write_json
+from vit_jax.run.machine import device_memory, peak_flops
 from vit_jax.run.metrics import MetricsWriter
 from vit_jax.run.storage import AnyPath
 from vit_jax.run.wandb_run import WandbRun
@@ -35,6 +37,7 @@ class Reporter:
       examples: steps done → the places of the next step's examples in the training split.
       epochs: steps done → passes over the training split.
       learning_rate: schedule: steps done → learning rate of the next step.
+      flops: of training on one image.
       wandb_run: gets the metrics too.
     """
 
@@ -50,6 +53,7 @@ class Reporter:
         examples: Callable[[int], np.ndarray],
         epochs: Callable[[int], float],
         learning_rate: Callable[[int], Any],
+        flops: int,
         wandb_run: WandbRun | None = None,
     ) -> None:
         self._writer = MetricsWriter(run_directory, first_step)
@@ -62,6 +66,9 @@ class Reporter:
         self._epochs = epochs
         self._run_directory = run_directory
         self._learning_rate = learning_rate
+        self._flops = flops
+        self._peak = jax.device_count() * peak_flops(jax.devices()[0].device_kind)
+        self._saved = 0.0  # seconds that saves took since the last line
         learning_rate(first_step)  # compiles now, not between two steps
         self._pending: tuple[int, Any] | None = None  # the last step and its metrics on the device
         self._window: list[dict[str, float]] = []  # metrics of the steps since the last line
@@ -146,8 +153,13 @@ class Reporter:
                 for name in metrics
             }
             means['learning_rate'] = float(self._learning_rate(step - 1))
+            if self._saved:
+                means['save_seconds'] = self._saved
+            if (held := device_memory()) is not None:
+                means['device_gib'] = held / 2**30
             self._report(step, 'train', means | speed)
             self._window = []
+            self._saved = 0.0
 
     def test(self, step: int, metrics: Any) -> None:
         """Reports an evaluation after `step` steps.
@@ -158,6 +170,13 @@ class Reporter:
         self.flush()
         self._report(step, 'test', self._fetch(step, metrics))
         self._paused = True
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Around what a save keeps the run from doing; it becomes 'save_seconds'."""
+        begun = time.perf_counter()
+        yield
+        self._saved += time.perf_counter() - begun
 
     def ends_with_test(self, step: int, metrics: dict[str, float]) -> bool:
         """Whether the last line is this evaluation after `step` steps."""
@@ -174,10 +193,15 @@ class Reporter:
         if self._clock is None or not self._timed_steps:
             return {}
         seconds = time.perf_counter() - self._clock
-        return {
-            'images_per_second': self._timed_steps * self._batch_size / seconds,
+        images_per_second = self._timed_steps * self._batch_size / seconds
+        speed = {
+            'images_per_second': images_per_second,
+            'step_seconds': seconds / self._timed_steps,
             'data_wait': self._waited / seconds,
         }
+        if self._peak:
+            speed['mfu'] = images_per_second * self._flops / self._peak
+        return speed
 
     def _estimate(self, step: int) -> None:
         """Prints the time left if the first line is still far away."""
@@ -224,9 +248,10 @@ def _in_notebook() -> bool:
 
 
 def show_speed(metrics: dict[str, float]) -> str:
-    """'images_per_second' as text; empty if it is unknown."""
-    speed = metrics.get('images_per_second')
-    return '' if speed is None else f', {speed:,.0f} images/s'
+    """'images_per_second' and 'mfu' as text; empty if they are unknown."""
+    speed, mfu = metrics.get('images_per_second'), metrics.get('mfu')
+    text = '' if speed is None else f', {speed:,.0f} images/s'
+    return text if mfu is None else f'{text}, MFU {mfu:.0%}'
 
 
 def is_due(step: int, every_steps: int, num_steps: int) -> bool:

@@ -28,6 +28,8 @@ FREE = (
     'data.on_error',
     'data.max_pixels',
 )
+# These say nothing of the run.
+OF_A_START = ('distributed.', 'dry_run', 'profile')
 
 
 def check_resumable(
@@ -69,6 +71,8 @@ def check_resumable(
             f'choose another --workdir or restore those values'
         )
     for name, (before, now) in changes.items():
+        if name.startswith(OF_A_START):
+            continue
         print(f'{run_directory}: {name}: changed from {before} to {now}')
 
 

@@ -18,6 +18,7 @@ from vit_jax.data.splits import Splits
 from vit_jax.data.stream import HELD, Stream
 from vit_jax.data.tfds import TfdsSource
 from vit_jax.errors import InputError
+from vit_jax.model.flops import flops_per_image
 from vit_jax.model.shapes import abstract_variables, pair
 from vit_jax.model.variants import DEFAULT_SIZES, variant_arguments
 from vit_jax.model.vit import ViT
@@ -200,6 +201,7 @@ def create_reporter(
     done: int,
     schedule: optax.Schedule,
     order: TrainOrder,
+    model: ViT,
 ) -> Reporter:
     """A reporter for the steps of a run.
 
@@ -208,6 +210,7 @@ def create_reporter(
       done: steps already done.
       schedule: steps done → learning rate.
       order: of the examples.
+      model: to train.
     """
     wandb_run = None
     if config.wandb_project and done < length.num_steps and is_first():
@@ -223,6 +226,7 @@ def create_reporter(
         examples=order.examples,
         epochs=order.epochs,
         learning_rate=jax.jit(schedule),
+        flops=3 * flops_per_image(model),
         wandb_run=wandb_run,
     )
 

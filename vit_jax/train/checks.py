@@ -88,6 +88,10 @@ def check_config(config: Any) -> None:
             raise InputError(f'{name}: expected a number in {interval}, got {value!r}')
         elif not _has_type(value, kinds[name]):
             raise InputError(f'{name}: expected {NOUNS[kinds[name]]}, got {value!r}')
+    if config.profile and not _is_range(config.profile):
+        raise InputError(
+            f'profile: expected the first and the last step, such as (20, 25), got {config.profile}'
+        )
     if config.wandb_project and importlib.util.find_spec('wandb') is None:
         raise InputError('wandb_project: expected the package wandb; pip install wandb')
     check_augmentation(config.augment.policy, config.augment.color_jitter)
@@ -115,6 +119,11 @@ def check_split(model: ViT, parallel: Jit | Pmap, accumulate_steps: int) -> None
             f'optim.accumulate_steps: expected a divisor of the {parallel.share} examples of each '
             f'device, got {accumulate_steps}'
         )
+
+
+def _is_range(steps: tuple[Any, ...]) -> bool:
+    is_pair = len(steps) == 2 and all(isinstance(step, int) for step in steps)
+    return is_pair and 1 <= steps[0] <= steps[1]
 
 
 def _has_type(value: Any, kind: type) -> bool:

@@ -19,6 +19,7 @@ from vit_jax.run.directory import (
     record_run,
     run_name,
 )
+from vit_jax.run.profile import profiled
 from vit_jax.train.build import (
     create_learner,
     create_reporter,
@@ -27,6 +28,7 @@ from vit_jax.train.build import (
     train_order,
 )
 from vit_jax.train.checks import check_config
+from vit_jax.train.dry_run import plan_step
 from vit_jax.train.evaluate import evaluate
 from vit_jax.train.length import run_length, run_summary
 from vit_jax.train.start import describe
@@ -40,7 +42,8 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
       workdir: the run directory; created if it is missing.
 
     Returns:
-      The last line of `metrics.jsonl`: 'step', 'split' ('test'), 'loss', 'accuracy'.
+      The last line of `metrics.jsonl`: 'step', 'split' ('test'), 'loss', 'accuracy'. With
+      `dry_run`, see `plan_step`.
 
     Raises:
       InputError: if an option is wrong, or an example is unusable.
@@ -66,11 +69,14 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         found = f'{source.name}: {splits}, {len(source.class_names)} classes'
         print(*start.notes, found, *source.notes, *splits.notes, sep='\n')
         print(run_summary(start.model, order, length, run_directory))
+        if config.dry_run:
+            return plan_step(learner, train_step, parallel, start.model)
 
         def save(tested: dict[str, float] | None) -> None:
             report.flush()  # raises if the last step has diverged
             add_skipped(run_directory, splits.skipped)
-            checkpoints.save(done, parallel.collect(state), tested)
+            with report.saving():
+                checkpoints.save(done, parallel.collect(state), tested)
 
         # All options have been checked by now: from here on, only an example, a full disk or a
         # loss that is not finite can stop the run.
@@ -92,7 +98,9 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
             steps = range(done, length.num_steps)
             wishes = Wishes(2)
             with (
-                create_reporter(config, run_directory, length, done, schedule, order) as report,
+                create_reporter(
+                    config, run_directory, length, done, schedule, order, start.model
+                ) as report,
                 train_batches(splits.train, order, steps, parallel.put_batch) as batches,
             ):
                 try:
@@ -106,7 +114,8 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                             checkpoints.add_metrics(done, tested)
                         if not report.ends_with_test(done, tested):
                             report.test(done, tested)
-                    for batch in report.timed(batches):
+                    traced = profiled(batches, run_directory / 'profile', done, config.profile)
+                    for batch in report.timed(traced):
                         state, metrics = train_step(state, batch, train_key)
                         done += 1
                         signals.defer()  # there is something to save now
