@@ -12,6 +12,7 @@ Creates environments with libtpu and with jax's CUDA packages (5 GB) on its firs
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
@@ -27,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.compiled import estimate
 from benchmarks.report import describe_machine, write_result
-from vit_jax.parallel.compiled import executed, parse
+from vit_jax.parallel.compiled import collectives, executed, parse
 
 ENVIRONMENTS = ROOT / 'benchmarks' / '.compile_ahead'
 PACKAGES = {
@@ -45,7 +46,11 @@ class Speed(NamedTuple):
     peak: float
 
 
-TPUS = {'v5e': Speed(1.5e9, 819e9, 197e12), 'v6e': Speed(1.75e9, 1640e9, 918e12)}
+TPUS = {
+    'v5e': Speed(1.5e9, 819e9, 197e12),
+    'v6e': Speed(1.75e9, 1640e9, 918e12),
+    'v5p': Speed(1.75e9, 2765e9, 459e12),
+}
 BASE = dict(chip='v5e', variant='B/16', batch=128, remat='dots')
 ROWS: list[dict[str, Any]] = [
     row | dict(attention=attention)
@@ -67,6 +72,30 @@ ROWS += [
         ('g/14', 32, 'dots'),
         ('G/14', 16, 'dots'),
     )
+]
+PODS = (  # topology, variant, batch, mesh
+    ('v5e:16x16', 'B/16', 128 * 256, {}),
+    ('v5e:16x16', 'L/16', 32 * 256, {}),
+    ('v5e:16x16', 'L/16', 32 * 256, {'fsdp': 16}),
+    ('v5e:16x16', 'L/16', 32 * 256, {'fsdp': 16, 'zero_stage': 1}),
+    ('v5e:16x16', 'G/14', 8 * 256, {'fsdp': 16}),
+    ('v6e:16x16', 'G/14', 16 * 256, {'fsdp': 16}),
+    ('v5p:4x4x4', 'G/14', 32 * 64, {'fsdp': 16}),
+    ('1x1x8', 'B/16', 256 * 8, {}),
+    ('1x1x8', 'L/16', 128 * 8, {'fsdp': 8, 'data': 1}),
+    ('1x1x8', 'G/14', 32 * 8, {'fsdp': 8, 'data': 1}),
+)
+ROWS += [
+    dict(
+        chip='h100' if topology == '1x1x8' else topology.partition(':')[0],
+        topology=topology,
+        variant=variant,
+        batch=batch,
+        mesh=mesh,
+        remat='dots',
+        attention='cudnn' if topology == '1x1x8' else 'pallas',
+    )
+    for topology, variant, batch, mesh in PODS
 ]
 COUNTS = ('forward_calls', 'backward_calls', 'score_arrays')
 
@@ -93,7 +122,7 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
 
     chip = memory.CHIPS[row['chip']]
     if speed := TPUS.get(row['chip']):
-        devices = memory.absent_devices(chip)
+        devices = memory.absent_devices(chip, row.get('topology'))
     else:
         # Tracing attention with cuDNN asks the local card for its version.
         from jax._src.cudnn import fused_attention_stablehlo as fused
@@ -103,32 +132,32 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
         fused.is_cuda_compute_capability_equal = lambda capability: capability == '9.0'
         target = Path(__file__).with_name('h100.txtpb').read_text()
         devices = get_topology_desc(
-            platform='cuda', topology_name='h100', topology='1x1x1', target_config=target
+            platform='cuda',
+            topology_name='h100',
+            topology=row.get('topology', '1x1x1'),
+            target_config=target,
         ).devices
     options = {name: row[name] for name in ('attention', 'remat')}
     model = create_model(row['variant'], dtype='bfloat16', **options)
-    parallel = create_parallel('jit', row['batch'], devices)
-    step, (state, batch, key) = abstract_training(model, row['batch'])
-
-    def put(tree: Any, sharding: Any) -> Any:
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-        )
-
-    arguments = put((state, key), parallel.replicated)
+    parallel = create_parallel('jit', row['batch'], devices, **row.get('mesh', {}))
+    step, arguments = abstract_training(model, row['batch'], parallel)
     begun = time.perf_counter()
-    compiled = (
-        parallel.train_step(step.__wrapped__)
-        .lower(arguments[0], put(batch, parallel.sharded), arguments[1])
-        .compile()
-    )
+    compiled = step.lower(*arguments).compile()
     hlo = compiled.as_text()
     result = {
         'jax': jax.__version__,
         'compile_seconds': time.perf_counter() - begun,
         'bytes': memory.planned_bytes(compiled),
-        'counted_bytes': sum(memory.counted_memory(model, row['batch'], chip)),
+        'counted_bytes': sum(memory.counted_memory(model, parallel.share, chip)),
     }
+    if len(devices) > 1:
+        del result['counted_bytes']  # of one device
+        state = jax.tree.leaves(arguments[0])
+        shards = (x.sharding.shard_shape(x.shape) for x in state)
+        result['state_bytes'] = sum(
+            math.prod(shape) * x.dtype.itemsize for shape, x in zip(shards, state, strict=True)
+        )
+        return result | {'collectives': collectives(hlo)}
     if not speed:
         return result | fused_attention(hlo, num_tokens(model), model.depth)
     flops = 3 * flops_per_image(model) * row['batch']
@@ -192,6 +221,24 @@ def to_markdown(result: dict[str, Any]) -> str:
             names = ('chip', 'variant', 'batch', 'remat', *COUNTS)
             cells = [str(row[name]) for name in names]
             lines.append(f'| {" | ".join([*cells, *memory_cells(row), row["jax"]])} |')
+    lines += [
+        '',
+        'On several chips, by `config.parallel`: memory of each, and the collectives that it takes '
+        'part in during a step, with the size of their results. Without estimates of time: the '
+        'compiler has none for collectives.',
+        '',
+        '| chips | variant | batch | mesh | GiB planned | GiB of state | collectives | jax |',
+        '|--|--|--:|--|--:|--:|--|--|',
+    ]
+    for row in result['rows']:
+        if 'collectives' in row:
+            cells = [f'{row["chip"]} {row["topology"].split(":")[-1]}', row['variant']]
+            cells += [f'{row["batch"]:,}']
+            cells += [', '.join(f'{k}={x}' for k, x in row['mesh'].items()) or 'data alone']
+            cells += [f'{row[name] / 2**30:.2f}' for name in ('bytes', 'state_bytes')]
+            sent = row['collectives'].items()
+            cells += [', '.join(f'{n} x {k} {x / 2**30:.2f} GiB' for k, (n, x) in sent), row['jax']]
+            lines.append(f'| {" | ".join(cells)} |')
     lines += [
         f'\nNot compiled: {row["chip"]}, {row["variant"]}: {row["error"]}'
         for row in result['rows']

@@ -1,5 +1,6 @@
 """The training step of `vit_jax` around any linen module, on random images."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 
 from vit_jax.model.vit import ViT
-from vit_jax.parallel.parallel import create_parallel
+from vit_jax.parallel.parallel import Jit, create_parallel
 from vit_jax.train.step import Learner
 
 
@@ -51,8 +52,14 @@ def create_training(
     )
 
 
-def abstract_training(model: ViT, batch_size: int) -> tuple[Any, tuple[Any, ...]]:
-    """The jitted step and the shapes of its arguments, to compile it without allocating arrays."""
+def abstract_training(
+    model: ViT, batch_size: int, parallel: Jit | None = None
+) -> tuple[Any, tuple[Any, ...]]:
+    """The jitted step and the shapes of its arguments, to compile it without allocating arrays.
+
+    Args:
+      parallel: devices to compile for; None for one of those at hand.
+    """
     size = model.image_size
     batch = {
         'image': jax.ShapeDtypeStruct((batch_size, size, size, model.channels), np.uint8),
@@ -63,4 +70,14 @@ def abstract_training(model: ViT, batch_size: int) -> tuple[Any, tuple[Any, ...]
     learner = Learner(model, normalize, optimizer=optax.adamw(1e-3))
     images = jax.ShapeDtypeStruct((1, size, size, model.channels), np.float32)
     state = jax.eval_shape(learner.init, key, images)
-    return jax.jit(learner.train_step, donate_argnums=0), (state, batch, key)
+    if parallel is None:
+        return jax.jit(learner.train_step, donate_argnums=0), (state, batch, key)
+    learner = dataclasses.replace(learner, place_gradients=parallel.place_gradients)
+
+    def put(tree: Any, sharding: Any) -> Any:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+        )
+
+    arguments = parallel.placed(state), put(batch, parallel.sharded), put(key, parallel.replicated)
+    return parallel.train_step(learner.train_step), arguments

@@ -95,9 +95,22 @@ def collectives(hlo: str) -> dict[str, tuple[int, int]]:
     Returns:
       By kind: how many, and the bytes of their results.
     """
+    computations, entry = parse(hlo)
+    sent: dict[str, tuple[str, int, int]] = {}  # a TPU's start, steps and end of one have one name
+    for operation, times in executed(computations, entry):
+        for part in _parts(computations, operation):
+            if kind := re.match(rf'({"|".join(COLLECTIVES)})(-start)?\(', part.text):
+                channel = _name(r'channel_id=(\d+)', part.text) or part.name
+                sent[channel] = kind[1], times, times * size_of(part.type)
     found: dict[str, tuple[int, int]] = {}
-    for operation, times in executed(*parse(hlo)):
-        if kind := re.match(rf'({"|".join(COLLECTIVES)})(-start)?\(', operation.text):
-            count, size = found.get(kind[1], (0, 0))
-            found[kind[1]] = count + times, size + times * size_of(operation.type)
+    for name, times, size in sent.values():
+        count, total = found.get(name, (0, 0))
+        found[name] = count + times, total + size
     return found
+
+
+def _parts(computations: Computations, operation: Operation) -> Iterator[Operation]:
+    """An operation, and what is fused into it."""
+    yield operation
+    for part in computations.get(_name(r'calls=%?([\w.-]+)', operation.text), ()):
+        yield from _parts(computations, part)

@@ -45,6 +45,7 @@ class Chip(NamedTuple):
 
 CHIPS = {
     'v5e': Chip(int(15.75 * 2**30), 'tpu', 'TPU v5 lite', topology='v5e:1x1'),
+    'v5p': Chip(int(95.74 * 2**30), 'tpu', 'TPU v5p', topology='v5p:1x1x1'),
     'v6e': Chip(int(31.25 * 2**30), 'tpu', 'TPU v6 lite', topology='v6e:1x1'),
     # jax takes 75 % of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
     'h100': Chip(int(0.75 * 79.1 * 2**30), 'gpu', 'NVIDIA H100', compute_capability='9.0'),
@@ -189,8 +190,13 @@ def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def absent_devices(chip: Chip) -> list[Any]:
-    """The one device of a TPU that need not be there, to compile for."""
+def absent_devices(chip: Chip, topology: str | None = None) -> list[Any]:
+    """The devices of TPUs that need not be there, to compile for.
+
+    Args:
+      chip: of which there is one,
+      topology: or several, in libtpu's words, such as 'v5e:16x16'.
+    """
     from jax.experimental.topologies import get_topology_desc
 
     # libtpu looks for chips and for its peers unless it is told that there are none.
@@ -202,7 +208,6 @@ def absent_devices(chip: Chip) -> list[Any]:
     }
     for name, value in absent.items():
         os.environ.setdefault(name, value)
-    topology = get_topology_desc(
-        platform='tpu', topology_name=chip.topology, chips_per_host_bounds=(1, 1, 1)
-    )
-    return topology.devices
+    one = {} if topology else {'chips_per_host_bounds': (1, 1, 1)}
+    name = topology or chip.topology
+    return get_topology_desc(platform='tpu', topology_name=name, **one).devices
