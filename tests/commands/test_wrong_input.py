@@ -88,7 +88,7 @@ CONFIGS = [
     ('config.parallel.mode = "pjit"', None, "'jit' or 'pmap'"),
     ('config.wandb_project = 3', 4, 'wandb_project: expected str, got int 3'),
     ('config.unlock(); del config.optim.b1', None, 'optim.b1: missing'),
-    ('config.unlock(); del config.parallel', None, 'parallel.mode: missing'),
+    ('config.unlock(); del config.parallel', None, 'parallel.data: missing'),
     ('config.unlock(); config.lr = 1', None, 'no such option: lr'),
     ('config.unlock(); config.seed = "a"', 4, 'seed: expected int, got str a'),
     ('return 1 / 0', 4, 'ZeroDivisionError: division by zero'),

@@ -71,7 +71,11 @@ def start(workdir, data_dir, number, others=('train.py',), **options):
 
 def finish(started, status=0):
     """What each process wrote to stderr, once all have ended."""
-    ends = [process.communicate(timeout=300) for process in started]
+    try:
+        ends = [process.communicate(timeout=150) for process in started]
+    finally:
+        for process in started:
+            process.kill()
     codes = [process.returncode for process in started]
     assert codes == [status] * len(started), ends
     return [errors for _, errors in ends]
@@ -149,7 +153,7 @@ def test_a_stuck_process_ends_the_others(data_dir, tmp_path):
     (errors,) = finish([first], distributed.STATUS)
     second.kill()
     second.communicate()
-    expected = 'train.py: process 0 of 2 has waited 6 s for .*: is another one stuck\\? .*\n'
+    expected = 'train.py: process 0 of 2 has waited 6 s in a step: is another one stuck\\? .*\n'
     assert re.fullmatch(expected, errors)
 
 

@@ -18,7 +18,8 @@ SCRIPT = textwrap.dedent("""
     print('ready', flush=True)
     time.sleep({pause})
     try:
-        signals['check']()
+        if signals['has_come']():
+            signals['stop']()
     except KeyboardInterrupt:
         print('saved')
 """)

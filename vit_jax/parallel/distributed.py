@@ -3,7 +3,7 @@
 A launcher starts the same command on every host (`docs/scaling.md`). `jax.distributed` connects the
 processes and watches their heartbeats. When one is gone, it aborts the others with a page of C++; a
 process that has joined says it in one line instead. A process that is stuck keeps its heart
-beating: the others find out because a step is `bounded`.
+beating: the others find out because their next step takes too long, see `Wishes`.
 """
 
 import contextlib
@@ -16,7 +16,8 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +37,7 @@ class _Joined:
     """What this process knows of the others."""
 
     step_seconds = 0.0
+    deadline: float | None = None  # by the monotonic clock, until which this process gets on
     loss = 'cannot reach the first one.'  # what an abort means
     name = 'this process'
     stderr = 2
@@ -60,7 +62,7 @@ def join(
       num_processes: of the run; None likewise.
       process_id: of this process, from 0; None likewise.
       heartbeat_seconds: a process that has given no sign of life for so long ends the others.
-      step_seconds: the longest that `bounded` waits for the others.
+      step_seconds: the longest between two calls of `Wishes`.
 
     Raises:
       InputError: if only some of the first three are given, or they do not fit.
@@ -106,6 +108,7 @@ def join(
         reason = str(error).strip().split('\n')[0][:300]
         raise InputError(f'distributed: the processes cannot be connected: {reason}') from None
     _Joined.name = f'process {jax.process_index()} of {jax.process_count()}'
+    threading.Thread(target=_keep_deadline, daemon=True).start()
     _Joined.loss = (
         f'has lost another one, or had no sign of life from it for {heartbeat_seconds} s.'
     )
@@ -124,12 +127,15 @@ def gathered(value: Any) -> list[Any]:
     """
     if jax.process_count() == 1:
         return [value]
-    with bounded('the others'):
-        own = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    own = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    try:
         sizes = multihost_utils.process_allgather(np.int32(own.size))
         padded = np.zeros(sizes.max(), np.uint8)
         padded[: own.size] = own
         rows = multihost_utils.process_allgather(padded)
+    except jax.errors.JaxRuntimeError as error:
+        _end_if_lost(error)
+        raise
     return [json.loads(row[:n].tobytes()) for row, n in zip(rows, sizes, strict=True)]
 
 
@@ -142,7 +148,8 @@ class Wishes:
     """Wishes that count as soon as any process has them, and for all processes at the same step.
 
     The answer of one call is fetched by the next, so that nobody waits for it; a single process
-    gets its own at once.
+    gets its own at once. As a context manager, it ends this process if the next call takes longer
+    than `join` was told, or if an error says that another process is gone.
 
     Args:
       number: of wishes.
@@ -157,6 +164,14 @@ class Wishes:
         )
         self._pending: Any = np.zeros(number, bool)
 
+    def __enter__(self) -> 'Wishes':
+        self._is_inner = _Joined.deadline is not None
+        return self
+
+    def __exit__(self, _: Any, error: BaseException | None, *__: object) -> None:
+        _end_if_lost(error)
+        _Joined.deadline = time.monotonic() + _Joined.step_seconds if self._is_inner else None
+
     def __call__(self, *own: bool) -> list[bool]:
         """Which wishes any process had at the last call.
 
@@ -167,34 +182,10 @@ class Wishes:
             return list(own)
         rows = np.tile(np.array(own), (jax.local_device_count(), 1))
         asked = self._any(jax.make_array_from_process_local_data(self._rows, rows))
-        with bounded('the others'):
-            answer = np.asarray(self._pending).tolist()
+        answer: list[bool] = np.asarray(self._pending).tolist()
         self._pending = asked
+        _Joined.deadline = time.monotonic() + _Joined.step_seconds
         return answer
-
-
-@contextlib.contextmanager
-def bounded(what: str) -> Iterator[None]:
-    """Ends this process if what it waits for takes longer than `join` was told.
-
-    Args:
-      what: it waits for.
-    """
-    if not _Joined.step_seconds or jax.process_count() == 1:
-        yield
-        return
-    text = f'has waited {_Joined.step_seconds:g} s for {what}: is another one stuck?'
-    timer = threading.Timer(_Joined.step_seconds, _end, [text])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if re.search('Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|[Cc]onnection', str(error)):
-            _end('has lost another one.')
-        raise
-    finally:
-        timer.cancel()
 
 
 def leave(status: int) -> None:
@@ -235,6 +226,21 @@ def _abort_in_one_line() -> None:
 
     _Joined.on_abort = on_abort
     ctypes.CDLL(None).signal(signal.SIGABRT, on_abort)
+
+
+def _keep_deadline() -> None:
+    """Ends this process when it has not got on for too long."""
+    while True:
+        time.sleep(min(1.0, _Joined.step_seconds / 4))
+        if (deadline := _Joined.deadline) is not None and time.monotonic() > deadline:
+            _end(f'has waited {_Joined.step_seconds:g} s in a step: is another one stuck?')
+
+
+def _end_if_lost(error: BaseException | None) -> None:
+    """Ends this process in one line if an error says that it has lost another one."""
+    signs = 'Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|[Cc]onnection'  # in errors of collectives
+    if isinstance(error, jax.errors.JaxRuntimeError) and re.search(signs, str(error)):
+        _end('has lost another one.')
 
 
 def _end(text: str) -> NoReturn:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from vit_jax.parallel.distributed import bounded, is_first
+from vit_jax.parallel.distributed import is_first
 from vit_jax.run.json_files import write_json
 from vit_jax.run.machine import device_memory, peak_flops
 from vit_jax.run.metrics import MetricsWriter
@@ -216,8 +216,7 @@ class Reporter:
 
     def _fetch(self, step: int, metrics: Any) -> dict[str, float]:
         """Brings a step's metrics to the host; writes `diverged.json` before it raises Diverged."""
-        with bounded(f'step {step}'):
-            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         wrong = [f'{name} is {value}' for name, value in values.items() if not math.isfinite(value)]
         if values['loss'] > self._max_loss:
             wrong.append(f'loss is {values["loss"]:.4g}, above max_loss={self._max_loss:g}')

@@ -11,7 +11,7 @@ from vit_jax.data.memory import InMemory
 from vit_jax.data.order import EvalOrder
 from vit_jax.data.stream import Stream
 from vit_jax.errors import InputError
-from vit_jax.parallel.distributed import Wishes, bounded
+from vit_jax.parallel.distributed import Wishes
 from vit_jax.parallel.parallel import Jit, Pmap
 from vit_jax.run import signals
 
@@ -56,14 +56,11 @@ def run_batches(
     """
     order = EvalOrder(examples.num_examples, parallel.batch_size, parallel.rows)
     results: list[Any] = []
-    wishes = Wishes(1)
-    with eval_batches(examples, order, parallel.put_batch) as batches:
+    with Wishes(1) as wishes, eval_batches(examples, order, parallel.put_batch) as batches:
         for batch in batches:
             if any(wishes(signals.has_come())):
                 signals.stop()
             results.append(step(state, batch))
             # Fetched one batch late, so that only a few batches are on the devices.
-            with bounded('an evaluation'):
-                results[-2:-1] = jax.device_get(results[-2:-1])
-    with bounded('an evaluation'):
+            results[-2:-1] = jax.device_get(results[-2:-1])
         return jax.device_get(results)

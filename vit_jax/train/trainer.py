@@ -96,8 +96,8 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                 record_run(run_directory, config.to_dict(), description, splits.num_examples)
             state = parallel.spread(state)
             steps = range(done, length.num_steps)
-            wishes = Wishes(2)
             with (
+                Wishes(2) as wishes,
                 create_reporter(
                     config, run_directory, length, done, schedule, order, start.model
                 ) as report,
