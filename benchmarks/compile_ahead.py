@@ -12,7 +12,6 @@ Creates environments with libtpu and with jax's CUDA packages (5 GB) on its firs
 
 import argparse
 import json
-import math
 import os
 import re
 import subprocess
@@ -151,12 +150,11 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
         'counted_bytes': sum(memory.counted_memory(model, parallel.share, chip)),
     }
     if len(devices) > 1:
-        del result['counted_bytes']  # of one device
-        state = jax.tree.leaves(arguments[0])
-        shards = (x.sharding.shard_shape(x.shape) for x in state)
-        result['state_bytes'] = sum(
-            math.prod(shape) * x.dtype.itemsize for shape, x in zip(shards, state, strict=True)
-        )
+        sizes = tuple(parallel.mesh.shape.values())
+        zero = row['mesh'].get('zero_stage', 3)
+        counted = memory.counted_memory(model, row['batch'], chip, sizes, zero)
+        result['counted_bytes'] = sum(counted)
+        result['state_bytes'] = memory.held_bytes(arguments[0])
         return result | {'collectives': collectives(hlo)}
     if not speed:
         return result | fused_attention(hlo, num_tokens(model), model.depth)
@@ -227,15 +225,18 @@ def to_markdown(result: dict[str, Any]) -> str:
         'part in during a step, with the size of their results. Without estimates of time: the '
         'compiler has none for collectives.',
         '',
-        '| chips | variant | batch | mesh | GiB planned | GiB of state | collectives | jax |',
-        '|--|--|--:|--|--:|--:|--|--|',
+        '| chips | variant | batch | mesh | GiB planned | GiB counted | GiB of state | sent a step '
+        '| jax |',
+        '|--|--|--:|--|--:|--:|--:|--|--|',
     ]
     for row in result['rows']:
         if 'collectives' in row:
             cells = [f'{row["chip"]} {row["topology"].split(":")[-1]}', row['variant']]
             cells += [f'{row["batch"]:,}']
             cells += [', '.join(f'{k}={x}' for k, x in row['mesh'].items()) or 'data alone']
-            cells += [f'{row[name] / 2**30:.2f}' for name in ('bytes', 'state_bytes')]
+            cells += [
+                f'{row[name] / 2**30:.2f}' for name in ('bytes', 'counted_bytes', 'state_bytes')
+            ]
             sent = row['collectives'].items()
             cells += [', '.join(f'{n} x {k} {x / 2**30:.2f} GiB' for k, (n, x) in sent), row['jax']]
             lines.append(f'| {" | ".join(cells)} |')

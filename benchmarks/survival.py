@@ -3,9 +3,11 @@
 python benchmarks/survival.py [--kills 50] [--signals 40] [--disks 4] [--seed 0]
 
 Kills: a run is ended by SIGKILL again and again, at any moment from its start on, and resumes on
-other numbers of devices (8, 4, 2, 1 and back), under jit and pmap, from memory and streamed. Its
-end equals an undisturbed run's to 1e-5, and bit for bit if it keeps its layout. As the batch at a
-step is a function of seed and step alone, equal parameters mean that each example was seen once.
+other numbers of devices (8, 4, 2, 1 and back), in one process or two, replicated, split over fsdp
+or under pmap, from memory and streamed. Of two processes one is killed, and the other ends by
+itself, in one line and in time. The end equals an undisturbed run's to 1e-5, and bit for bit if it
+keeps its layout. As the batch at a step is a function of seed and step alone, equal parameters mean
+that each example was seen once.
 
 Signals: SIGTERM, SIGINT and SIGHUP at random moments, each to a fresh run or to one that resumes.
 Each time the process ends within 10 s, without a traceback, and the next start loses no step. A
@@ -22,13 +24,15 @@ import json
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -51,11 +55,29 @@ SMALL: dict[str, Any] = {
     'optim.name': 'sgd',
     'optim.learning_rate': 0.01,
 }
+HEARTBEAT = 10  # seconds
+
+
+class Layout(NamedTuple):
+    """What one start of a run runs on.
+
+    Args:
+      devices: in all its processes.
+      processes: that share them.
+      settings: of the config.
+    """
+
+    devices: int
+    processes: int
+    settings: dict[str, Any]
+
+
+MODES = ({}, {'parallel.data': 1, 'parallel.fsdp': -1}, {'parallel.mode': 'pmap'})
 LAYOUTS = [
-    (devices, {'parallel.mode': mode, 'data.memory_gib': memory_gib})
-    for devices in (8, 4, 2, 1, 2, 4)
-    for mode in ('jit', 'pmap')
-    for memory_gib in (4.0, 0.0)
+    Layout(devices, processes, mode | {'data.memory_gib': memory_gib})
+    for devices, memory_gib in ((8, 4.0), (4, 0.0), (2, 4.0), (1, 0.0), (2, 0.0), (4, 4.0))
+    for mode in MODES
+    for processes in (1, 2)[:devices]
 ]
 FILL_DISK = """
 mount -t tmpfs -o size=$0 tmpfs disk
@@ -113,7 +135,7 @@ def survive_kills(
     seconds: float,
     whole: Any,
     rng: random.Random,
-    layouts: list[Any] = LAYOUTS[:1],
+    layouts: list[Layout] = LAYOUTS[:1],
     tolerance: float = 0.0,
 ) -> tuple[dict[str, Any], list[str]]:
     """Kills runs at random moments, and starts them again until they end.
@@ -138,8 +160,7 @@ def survive_kills(
         try:
             _, errors = process.communicate(timeout=rng.uniform(0, seconds))
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            failures += process.kill_one(rng)
             kills += 1
             continue
         if process.returncode:
@@ -237,25 +258,72 @@ def compare(run: Path, whole: Any, tolerance: float) -> list[str]:
     return wrong
 
 
-def start(folder: Path, name: str, layout: tuple[int, dict[str, Any]]) -> subprocess.Popen[str]:
+class Started(subprocess.Popen[str]):
+    """The first process of a run.
+
+    Args:
+      command, environment: its own.
+      others: the other processes.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        others: 'Sequence[Started]' = (),
+    ) -> None:
+        pipe = subprocess.PIPE
+        super().__init__(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+        self.others = others
+
+    def kill_one(self, rng: random.Random) -> list[str]:
+        """Kills one of the processes; what is wrong with how the others end."""
+        victim, *others = rng.sample([self, *self.others], 1 + len(self.others))
+        victim.kill()
+        victim.communicate()
+        wrong = []
+        for other in others:
+            try:
+                _, errors = other.communicate(timeout=6 * HEARTBEAT)
+            except subprocess.TimeoutExpired:
+                other.kill()
+                other.communicate()
+                wrong.append('a process did not notice that another one was killed')
+                continue
+            if other.returncode not in (0, STATUS) or len(errors.splitlines()) > 1:
+                wrong.append(f'status {other.returncode}: {errors[-800:]}')
+        return wrong
+
+
+def start(folder: Path, name: str, layout: Layout) -> Started:
     """Starts train.py on a number of CPU devices."""
     command, environment = train_command(folder / name, layout)
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+    if layout.processes == 1:
+        return Started(command, environment)
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        address = f'127.0.0.1:{free.getsockname()[1]}'
+    flags = [
+        f'--config.distributed.coordinator_address={address}',
+        f'--config.distributed.num_processes={layout.processes}',
+        f'--config.distributed.heartbeat_seconds={HEARTBEAT}',
+    ]
+    first, *others = (
+        [*command, *flags, f'--config.distributed.process_id={i}'] for i in range(layout.processes)
+    )
+    return Started(first, environment, [Started(other, environment) for other in others])
 
 
-def train_command(
-    workdir: str | Path, layout: tuple[int, dict[str, Any]]
-) -> tuple[list[str], dict[str, str]]:
+def train_command(workdir: str | Path, layout: Layout) -> tuple[list[str], dict[str, str]]:
     """The command that trains on a number of CPU devices, and its environment."""
-    devices, settings = layout
-    flags = [f'--config.{k}={v}' for k, v in (SMALL | settings).items()]
+    flags = [f'--config.{k}={v}' for k, v in (SMALL | layout.settings).items()]
     command = [sys.executable, str(ROOT / 'train.py'), f'--config={ROOT}/configs/digits.py', *flags]
-    environment = {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+    own = layout.devices // layout.processes
+    environment = {'XLA_FLAGS': f'--xla_force_host_platform_device_count={own}'}
     return [*command, f'--workdir={workdir}'], os.environ | environment
 
 
-def finish(folder: Path, name: str, layout: tuple[int, dict[str, Any]]) -> tuple[Any, float]:
+def finish(folder: Path, name: str, layout: Layout) -> tuple[Any, float]:
     """Runs to the end; returns the parameters and the seconds that it took."""
     begun = time.monotonic()
     process = start(folder, name, layout)

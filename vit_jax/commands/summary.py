@@ -9,7 +9,7 @@ from vit_jax.commands import common
 from vit_jax.errors import InputError
 from vit_jax.model.arguments import argument_names
 from vit_jax.model.vit import ViT
-from vit_jax.train.memory import CHIPS
+from vit_jax.train.memory import CHIPS, counted_memory
 
 
 @click.command()
@@ -25,9 +25,18 @@ from vit_jax.train.memory import CHIPS
     type=click.Choice(list(CHIPS)),
     help='Show the largest batch that one of these trains on; none needs to be there.',
 )
+@click.option(
+    '--mesh',
+    metavar='DATA,FSDP,TENSOR',
+    help='With --batch-size and --device: show the memory of each of several, as 1,8,1.',
+)
 @common.overrides
 def command(
-    weights: str, batch_size: int | None, device: str | None, overrides: dict[str, Any]
+    weights: str,
+    batch_size: int | None,
+    device: str | None,
+    mesh: str | None,
+    overrides: dict[str, Any],
 ) -> None:
     """Show a model's arguments, parameters, FLOPs and memory.
 
@@ -64,6 +73,9 @@ def command(
     if class_names:
         print(f'classes: {", ".join(class_names)}')
     print(f'one image: {flops_per_image(model) / 1e9:,.3f} GFLOP in matrix products')
+    if mesh:
+        _print_mesh(model, batch_size, device, mesh)
+        batch_size = device = None
     if batch_size:
         state, step = training_memory(model, batch_size)
         print(
@@ -84,3 +96,18 @@ def command(
     total = sum(map(math.prod, shapes.values()))
     print()
     common.print_table([*rows, ('all parameters', '', f'{total:,}')])
+
+
+def _print_mesh(model: ViT, batch_size: int | None, device: str | None, mesh: str) -> None:
+    """The memory of training on several devices, on each."""
+    sizes = tuple(int(size) if size.isdecimal() else 0 for size in mesh.split(','))
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise InputError(f'--mesh: expected DATA,FSDP,TENSOR, such as 1,8,1, got {mesh!r}')
+    if not (batch_size and device):
+        raise InputError('--mesh: expected --batch-size, over all devices, and --device')
+    state, step = counted_memory(model, batch_size, CHIPS[device], sizes)
+    print(
+        f'training on {batch_size:,} images with AdamW over {math.prod(sizes)} {device}: '
+        f'{(state + step) / 2**30:,.2f} of {CHIPS[device].size / 2**30:,.2f} GiB on each, by our '
+        f'own count, of which {state / 2**30:,.2f} parameters and moments'
+    )

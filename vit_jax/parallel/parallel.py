@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vit_jax.errors import InputError
-from vit_jax.parallel.sharding import AXES, ROWS, of_state
+from vit_jax.parallel.sharding import AXES, ROWS, of_state, path_name, place_state
 
 
 class Jit:
@@ -37,7 +37,7 @@ class Jit:
         self.batch_size = batch_size
         self.share = batch_size // (mesh.shape['data'] * mesh.shape['fsdp'])
         self.rows = own_rows(self.sharded, batch_size)
-        self._params_without = 'fsdp' if zero_stage == 1 else ''
+        self._zero_stage = zero_stage
 
     def placed(self, state: Any) -> Any:
         """The shapes of a state, with the sharding of each array.
@@ -45,14 +45,7 @@ class Jit:
         Args:
           state: arrays, or their shapes.
         """
-
-        def place(path: Any, x: Any) -> jax.ShapeDtypeStruct:
-            name = jax.tree_util.keystr(path, simple=True, separator='/')
-            without = self._params_without if name.startswith('params') else ''
-            sharding = of_state(self.mesh, name, x.shape, without)
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-        return jax.tree_util.tree_map_with_path(place, state)
+        return place_state(self.mesh, state, self._zero_stage)
 
     def taken(self, state: Any) -> Any:
         """The shapes of what the steps take for a state, with their shardings."""
@@ -75,7 +68,7 @@ class Jit:
         """Gradients of parameters, inside a step, where the optimizer needs them."""
 
         def place(path: Any, x: jax.Array) -> jax.Array:
-            name = jax.tree_util.keystr(path, simple=True, separator='/')
+            name = path_name(path)
             return jax.lax.with_sharding_constraint(x, of_state(self.mesh, name, x.shape))
 
         return jax.tree_util.tree_map_with_path(place, gradients)

@@ -55,6 +55,11 @@ def placed(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Axes) -> Named
     return NamedSharding(mesh, PartitionSpec(*[None] * first, *fitting))
 
 
+def path_name(path: Any) -> str:
+    """The name of an array in a tree: its path, joined by '/'."""
+    return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
 def of_state(
     mesh: Mesh | AbstractMesh, path: str, shape: Sequence[int], without: str = ''
 ) -> NamedSharding:
@@ -62,13 +67,31 @@ def of_state(
 
     Args:
       mesh: of `AXES`.
-      path: of the array in the state, its names joined by '/'.
+      path: of the array in the state, see `path_name`.
       shape: of the array.
       without: an axis of the mesh that does not split it.
     """
     rule = next(axes for pattern, axes in RULES if re.search(pattern, path))
     axes = tuple(None if axis == without else axis for axis in rule)
     return placed(mesh, shape, axes if len(axes) <= len(shape) else ())
+
+
+def place_state(mesh: Mesh | AbstractMesh, state: Any, zero_stage: int = 3) -> Any:
+    """The shapes of a state, with the sharding of each array.
+
+    Args:
+      mesh: of `AXES`.
+      state: arrays, or their shapes; its parameters are named 'params'.
+      zero_stage: what fsdp splits: 3, all of it; 1, not the parameters.
+    """
+
+    def place(path: Any, x: Any) -> jax.ShapeDtypeStruct:
+        name = path_name(path)
+        without = 'fsdp' if zero_stage == 1 and name.startswith('params') else ''
+        sharding = of_state(mesh, name, x.shape, without)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree_util.tree_map_with_path(place, state)
 
 
 class KernelSharding(NamedTuple):

@@ -11,7 +11,7 @@ from vit_jax.model.shapes import pair
 from vit_jax.model.vit import ViT
 from vit_jax.parallel.compiled import collectives
 from vit_jax.parallel.parallel import Jit, Pmap
-from vit_jax.train.memory import planned_bytes
+from vit_jax.train.memory import held_bytes, planned_bytes
 from vit_jax.train.step import Learner
 
 
@@ -41,10 +41,7 @@ def plan_step(
     arguments = parallel.taken(state), parallel.put_batch(batch), key
     compiled = train_step.lower(*arguments).compile()
     flops = 3 * parallel.batch_size * flops_per_image(model)
-    held = sum(
-        x.dtype.itemsize * int(np.prod(x.sharding.shard_shape(x.shape)))
-        for x in jax.tree.leaves(parallel.placed(state))
-    )
+    held = held_bytes(parallel.placed(state))
     needed = planned_bytes(compiled)
     sent = collectives(compiled.as_text())
     sending = ', '.join(

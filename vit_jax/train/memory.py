@@ -1,6 +1,7 @@
 """The memory that training a ViT takes: on the device at hand, and on accelerators that are not."""
 
 import importlib.util
+import math
 import os
 from typing import Any, NamedTuple
 
@@ -8,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import AbstractMesh
 
 from vit_jax.model.layers import best_attention
 from vit_jax.model.shapes import num_tokens, pair
 from vit_jax.model.vit import ViT
+from vit_jax.parallel.sharding import AXES, place_state
 from vit_jax.train.step import Learner
 
 
@@ -94,16 +97,50 @@ def planned_bytes(compiled: Any) -> int:
     return peak + plan.temp_size_in_bytes
 
 
-def counted_memory(model: ViT, batch_size: int, chip: Chip) -> Memory:
+def counted_memory(
+    model: ViT, batch_size: int, chip: Chip, mesh: tuple[int, int, int] = (1, 1, 1), zero: int = 3
+) -> Memory:
     """The memory of a training step with AdamW by our own count, without a compiler.
 
     What the backward pass reads is what jax saves for it. The work on one layer takes about as much
     as that layer would save without rematerialisation; a GPU's compiler fuses half of it away. A
     TPU stores tokens in rows of 16, and a copy of the parameters in bfloat16. A test holds this
     against XLA's plans for v5e, v6e and H100.
+
+    Args:
+      model: to train.
+      batch_size: over all chips.
+      chip: of which there may be several,
+      mesh: along the axes data, fsdp and tensor. What tensor saves of the activations does not
+        count.
+      zero: see `vit_jax.parallel.parallel.Jit`.
     """
     state, gradients, image = _count(model, chip)
-    return Memory(state, gradients + batch_size * image)
+    if mesh != (1, 1, 1):
+        state, gradients = _split(model, mesh, zero)
+    return Memory(state, gradients + batch_size // (mesh[0] * mesh[1]) * image)
+
+
+def _split(model: ViT, sizes: tuple[int, int, int], zero: int) -> tuple[int, int]:
+    """Bytes of a chip's part of the state; and of the gradients, with one layer gathered."""
+    _, state, _ = _abstract(model, 1)
+    mesh = AbstractMesh(sizes, AXES)
+
+    parts = place_state(mesh, state, zero), place_state(mesh, {'gradients': state.params})
+    layer = _bytes(state.params['transformer']) // model.depth // sizes[2]
+    return held_bytes(parts[0]), held_bytes(parts[1]) + layer
+
+
+def held_bytes(placed: Any) -> int:
+    """Bytes that one device holds of arrays.
+
+    Args:
+      placed: their shapes and shardings.
+    """
+    return sum(
+        x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape))
+        for x in jax.tree.leaves(placed)
+    )
 
 
 def largest_batch(model: ViT, chip: Chip) -> Plan:

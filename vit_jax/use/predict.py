@@ -17,6 +17,7 @@ from PIL import Image
 from vit_jax.data.memory import num_cores
 from vit_jax.data.picture import MAX_PIXELS, read_picture
 from vit_jax.errors import InputError
+from vit_jax.parallel.parallel import create_parallel
 from vit_jax.weights.reading import read_weights
 
 # Each call is split and padded to these sizes, so a predictor compiles at most three times.
@@ -66,13 +67,15 @@ class Predictor:
             str(label) for label in range(model.num_classes)
         ]
         self._preprocessing = weights.preprocessing(mean, std)
-        self._variables = jax.device_put(weights.variables)
+        self._parallel = create_parallel('jit', jax.device_count())
+        self._variables = jax.device_put(weights.variables, self._parallel.replicated)
 
         def predict(variables: dict, images: jax.Array) -> jax.Array:
             logits: Any = model.apply(variables, self._preprocessing.normalize(images))
             return jax.nn.softmax(logits)
 
-        self._predict = jax.jit(predict)
+        self._on_one_device = jax.jit(predict)
+        self._on_all_devices = self._parallel.eval_step(predict)
 
     def __call__(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b k']:
         """Class probabilities.
@@ -145,7 +148,13 @@ class Predictor:
         padded = np.zeros((size, *self._preprocessing.shape), np.uint8)
         for row, image in zip(padded, images, strict=False):
             row[:] = image
-        return np.asarray(self._predict(self._variables, jnp.asarray(padded)))[: len(images)]
+        if size % jax.device_count():
+            variables = jax.tree.map(lambda x: x.addressable_data(0), self._variables)
+            probabilities = self._on_one_device(variables, jnp.asarray(padded))
+        else:
+            batch = self._parallel.put_batch(padded)
+            probabilities = self._on_all_devices(self._variables, batch)
+        return np.asarray(probabilities)[: len(images)]
 
     def _likeliest(self, row: Float32[np.ndarray, 'k'], k: int) -> list[tuple[str, float]]:
         order = np.argsort(-row, kind='stable')[:k]
