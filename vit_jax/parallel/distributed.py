@@ -8,6 +8,7 @@ beating: the others find out because their next step takes too long, see `Wishes
 
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import json
 import os
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -156,12 +157,6 @@ class Wishes:
     """
 
     def __init__(self, number: int) -> None:
-        devices = np.array(jax.devices())
-        mesh = Mesh(devices, ('devices',))
-        self._rows = NamedSharding(mesh, PartitionSpec('devices'))
-        self._any = jax.jit(
-            lambda rows: rows.any(axis=0), out_shardings=NamedSharding(mesh, PartitionSpec())
-        )
         self._pending: Any = np.zeros(number, bool)
 
     def __enter__(self) -> 'Wishes':
@@ -180,12 +175,26 @@ class Wishes:
         """
         if jax.process_count() == 1:
             return list(own)
-        rows = np.tile(np.array(own), (jax.local_device_count(), 1))
-        asked = self._any(jax.make_array_from_process_local_data(self._rows, rows))
+        asked = _any(own)
         answer: list[bool] = np.asarray(self._pending).tolist()
         self._pending = asked
         _Joined.deadline = time.monotonic() + _Joined.step_seconds
         return answer
+
+
+def _any(wishes: Sequence[bool]) -> jax.Array:
+    """Which of several wishes any process has, on all devices."""
+    mesh, ask = _ask()
+    rows = np.tile(np.array(wishes), (jax.local_device_count(), 1))
+    by_device = NamedSharding(mesh, PartitionSpec('devices'))
+    return ask(jax.make_array_from_process_local_data(by_device, rows))
+
+
+@functools.cache
+def _ask() -> tuple[Mesh, Callable[[jax.Array], jax.Array]]:
+    mesh = Mesh(np.array(jax.devices()), ('devices',))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return mesh, jax.jit(lambda rows: rows.any(axis=0), out_shardings=everywhere)
 
 
 def leave(status: int) -> None:
