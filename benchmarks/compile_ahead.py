@@ -56,6 +56,7 @@ ROWS: list[dict[str, Any]] = [
     for row in (BASE, BASE | dict(variant='L/16', batch=64), BASE | dict(chip='v6e'))
     for attention in ('pallas', 'xla')
 ]
+ROWS += [BASE | dict(chip='v5p', attention='pallas')]
 ROWS += [
     dict(chip='h100', variant=variant, batch=batch, remat=remat, attention='cudnn')
     for variant, batch, remat in (

@@ -36,12 +36,13 @@ AUGMENT = dict(default.get_config().augment) | {
 }
 NORMALIZE = Preprocessing((8, 8), 3, (0.5,), (0.5,)).normalize
 IMAGES = jnp.zeros((1, 8, 8, 3))
-MESHES = {
-    'fsdp': {'fsdp': 8, 'data': 1},
-    'data and fsdp': {'fsdp': 4},
-    'the optimizer alone': {'fsdp': 8, 'data': 1, 'zero_stage': 1},
-    'data and tensor': {'data': 2, 'tensor': 4},
-    'all three': {'data': 2, 'fsdp': 2, 'tensor': 2},
+LAYOUTS = {
+    'data': ('jit', {}),
+    'pmap': ('pmap', {}),
+    'fsdp': ('jit', {'fsdp': 8, 'data': 1}),
+    'the optimizer alone': ('jit', {'fsdp': 8, 'data': 1, 'zero_stage': 1}),
+    'data and tensor': ('jit', {'data': 2, 'tensor': 4}),
+    'all three': ('jit', {'data': 2, 'fsdp': 2, 'tensor': 2}),
 }
 SPLIT_MODEL = MODEL.clone(dim=32, heads=4, mlp_dim=64, dropout=0.2, emb_dropout=0.2)
 SETUPS = {'jit on 8': ('jit', 8), 'pmap on 8': ('pmap', 8), 'pmap on 1': ('pmap', 1)}
@@ -89,15 +90,17 @@ def run(
     return jax.device_get(parallel.collect(state)), history
 
 
-@pytest.mark.parametrize('optimizer', OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_jit_and_pmap_train_the_same_on_any_number_of_devices(optimizer):
-    expected, expected_history = run('jit', 1, optimizer)
-    assert expected.step == 5
-    setups = SETUPS.values() if optimizer is OPTIMIZERS['sgd'] else [('jit', 8), ('pmap', 8)]
-    for mode, num_devices in setups:
-        state, history = run(mode, num_devices, optimizer)
-        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected)
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), history, expected_history)
+def assert_equal(found, expected, tolerance):
+    """States, and the metrics of each step."""
+    jax.tree.map(partial(np.testing.assert_allclose, atol=tolerance), found[0], expected[0])
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=10 * tolerance), found[1], expected[1])
+
+
+def test_the_optimizer_of_a_real_run_is_the_same_on_any_number_of_devices():
+    expected = run('jit', 1, OPTIMIZERS['a real run'])
+    assert expected[0].step == 5
+    for mode in ('jit', 'pmap'):
+        assert_equal(run(mode, 8, OPTIMIZERS['a real run']), expected, 1e-5)
 
 
 @pytest.fixture(scope='module')
@@ -106,31 +109,20 @@ def expected_split():
     return run('jit', 1, OPTIMIZERS['sgd'], model=SPLIT_MODEL)
 
 
-@pytest.mark.parametrize('mesh', MESHES.values(), ids=MESHES)
-def test_every_mesh_trains_the_same(mesh, expected_split):
-    state, history = run('jit', 8, OPTIMIZERS['sgd'], model=SPLIT_MODEL, **mesh)
-    expected, expected_history = expected_split
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), history, expected_history)
-
-
-@pytest.mark.parametrize('mode', ['jit', 'pmap'])
-def test_dropout_is_the_same_on_any_number_of_devices(mode, expected_split):
-    state, _ = run(mode, 8, OPTIMIZERS['sgd'], model=SPLIT_MODEL)
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, expected_split[0])
+@pytest.mark.parametrize('mode, mesh', LAYOUTS.values(), ids=LAYOUTS)
+def test_every_layout_trains_the_same(mode, mesh, expected_split):
+    """With CutMix and dropout."""
+    found = run(mode, 8, OPTIMIZERS['sgd'], model=SPLIT_MODEL, **mesh)
+    assert_equal(found, expected_split, 1e-5)
 
 
 @pytest.mark.parametrize(
-    'mode, num_devices, mesh', [('jit', 1, {}), ('jit', 4, {'fsdp': 2}), ('pmap', 4, {})]
+    'mode, num_devices, mesh', [('jit', 4, {'fsdp': 2}), ('pmap', 4, {}), ('pmap', 1, {})]
 )
 def test_accumulation_equals_one_large_batch(mode, num_devices, mesh, expected_split):
     """With CutMix and dropout."""
-    state, history = run(
-        mode, num_devices, OPTIMIZERS['sgd'], model=SPLIT_MODEL, accumulate_steps=4, **mesh
-    )
-    expected, expected_history = expected_split
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), state, expected)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), history, expected_history)
+    found = run(mode, num_devices, OPTIMIZERS['sgd'], model=SPLIT_MODEL, accumulate_steps=4, **mesh)
+    assert_equal(found, expected_split, 1e-6)
 
 
 def test_bfloat16_gradients_are_added_up_in_float32():

@@ -10,6 +10,7 @@ OPTIONS = dict(
     max_loss=9.0,
     examples=np.arange,
     epochs=lambda steps: steps / 4,
+    flops=1,
     learning_rate=lambda step: 0.1,
 )
 
