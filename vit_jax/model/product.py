@@ -71,7 +71,15 @@ mlir.register_lowering(product_p, mlir.lower_fun(_flat, multiple_results=False),
 
 
 def _gradient_of_x(out: Array, x: Any, kernel: Array, sharding: KernelSharding | None) -> Array:
-    return product(out, kernel.T, sharding and sharding.transposed)
+    gradient = product(out, kernel.T, sharding and sharding.transposed)
+    if kernel.shape[1] <= kernel.shape[0]:
+        return gradient
+    # The inputs of a product that widens come from a norm. A TPU fuses the norm's backward pass
+    # into this one, which then takes longer. Apart, a v5e's model FLOPs utilisation is estimated at
+    # 0.49 / 0.73 instead of 0.49 / 0.68 for L/16, and 0.41 / 0.71 instead of 0.44 / 0.68 for B/16.
+    return jax.lax.platform_dependent(
+        gradient, tpu=jax.lax.optimization_barrier, default=lambda gradient: gradient
+    )
 
 
 def _gradient_of_kernel(
