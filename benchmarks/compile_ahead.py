@@ -97,6 +97,20 @@ ROWS += [
     )
     for topology, variant, batch, mesh in PODS
 ]
+# On CPU devices that are there.
+TOY: list[dict[str, Any]] = [
+    dict(
+        chip='cpu',
+        topology='8',
+        variant='Ti/16',
+        batch=16,
+        mesh=mesh,
+        remat='dots',
+        attention='xla',
+        model=dict(depth=2, image_size=32),
+    )
+    for mesh in ({}, {'fsdp': 8, 'data': 1})
+]
 COUNTS = ('forward_calls', 'backward_calls', 'score_arrays')
 
 
@@ -120,8 +134,10 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
     from vit_jax.parallel.parallel import create_parallel
     from vit_jax.train import memory
 
-    chip = memory.CHIPS[row['chip']]
-    if speed := TPUS.get(row['chip']):
+    chip = memory.CHIPS[row['chip'] if row['chip'] in memory.CHIPS else 'v5e']
+    if row['chip'] == 'cpu':
+        speed, devices = None, jax.devices()
+    elif speed := TPUS.get(row['chip']):
         devices = memory.absent_devices(chip, row.get('topology'))
     else:
         # Tracing attention with cuDNN asks the local card for its version.
@@ -138,6 +154,7 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
             target_config=target,
         ).devices
     options = {name: row[name] for name in ('attention', 'remat')}
+    options |= row.get('model', {})
     model = create_model(row['variant'], dtype='bfloat16', **options)
     parallel = create_parallel('jit', row['batch'], devices, **row.get('mesh', {}))
     step, arguments = abstract_training(model, row['batch'], parallel)
@@ -154,7 +171,7 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
         sizes = tuple(parallel.mesh.shape.values())
         zero = row['mesh'].get('zero_stage', 3)
         counted = memory.counted_memory(model, row['batch'], chip, sizes, zero)
-        result['counted_bytes'] = sum(counted)
+        result |= {'counted_bytes': sum(counted), 'sizes': sizes}
         result['state_bytes'] = memory.held_bytes(arguments[0])
         return result | {'collectives': collectives(hlo)}
     if not speed:
@@ -273,6 +290,7 @@ def main() -> None:
         help='JSON file, with a .md file beside it (default: in benchmarks/results; --only: none)',
     )
     parser.add_argument('--only', default='', help='rows whose JSON contains this text')
+    parser.add_argument('--toy', action='store_true', help='compile for 8 CPU devices only')
     parser.add_argument('--child', help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -281,18 +299,24 @@ def main() -> None:
         return
 
     output = arguments.output
-    if not (output or arguments.only):
+    if not (output or arguments.only or arguments.toy):
         output = ROOT / 'benchmarks/results/compile_ahead.json'
     environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
+    if arguments.toy:
+        environment['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
     result: dict[str, Any] = {
         'command': 'python benchmarks/compile_ahead.py',
         'machine': describe_machine(),
         'rows': [],
     }
-    for row in ROWS:
+    for row in TOY if arguments.toy else ROWS:
         if arguments.only not in json.dumps(row):
             continue
-        python = python_of('tpu' if row['chip'] in TPUS else 'cuda')
+        python = (
+            Path(sys.executable)
+            if arguments.toy
+            else python_of('tpu' if row['chip'] in TPUS else 'cuda')
+        )
         command = [python, __file__, '--child', json.dumps(row)]
         child = subprocess.run(command, env=environment, capture_output=True, text=True)
         if child.returncode:

@@ -1,5 +1,9 @@
 """Reading the programs that compilers make for absent chips, see `benchmarks/compile_ahead.py`."""
 
+import json
+
+import processes
+
 from benchmarks.compile_ahead import fused_attention
 from benchmarks.compiled import estimate, moved
 from vit_jax.parallel.compiled import executed, parse
@@ -90,3 +94,13 @@ def test_of_a_stack_one_slice_moves_and_what_the_core_holds_does_not():
 def test_fused_attention_is_counted_by_layer():
     expected = {'forward_calls': 1, 'backward_calls': 0, 'score_arrays': 1}
     assert fused_attention(CUDA, 197, depth=12) == expected
+
+
+def test_the_toy_form_compiles_for_cpu_devices(tmp_path):
+    output = tmp_path / 'toy.json'
+    processes.run(processes.ROOT / 'benchmarks' / 'compile_ahead.py', '--toy', '--output', output)
+    replicated, fsdp = json.loads(output.read_text())['rows']
+    assert 'error' not in replicated | fsdp
+    assert fsdp['state_bytes'] < 1.2 / 8 * replicated['state_bytes']
+    assert set(replicated['collectives']) == {'all-reduce'} and 'all-gather' in fsdp['collectives']
+    assert '| cpu 8 | Ti/16 | 16 | fsdp=8, data=1 |' in output.with_suffix('.md').read_text()

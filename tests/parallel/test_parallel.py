@@ -33,6 +33,7 @@ OPTIMIZERS = {
 AUGMENT = dict(default.get_config().augment) | {
     'pad_and_crop': 2,
     'cutmix_alpha': 1.0,  # across devices; all of augmentation is in tests/augment
+    'mixup_alpha': 0.2,
 }
 NORMALIZE = Preprocessing((8, 8), 3, (0.5,), (0.5,)).normalize
 IMAGES = jnp.zeros((1, 8, 8, 3))
@@ -111,7 +112,7 @@ def expected_split():
 
 @pytest.mark.parametrize('mode, mesh', LAYOUTS.values(), ids=LAYOUTS)
 def test_every_layout_trains_the_same(mode, mesh, expected_split):
-    """With CutMix and dropout."""
+    """With mixup, CutMix and dropout."""
     found = run(mode, 8, OPTIMIZERS['sgd'], model=SPLIT_MODEL, **mesh)
     assert_equal(found, expected_split, 1e-5)
 
@@ -120,7 +121,7 @@ def test_every_layout_trains_the_same(mode, mesh, expected_split):
     'mode, num_devices, mesh', [('jit', 4, {'fsdp': 2}), ('pmap', 4, {}), ('pmap', 1, {})]
 )
 def test_accumulation_equals_one_large_batch(mode, num_devices, mesh, expected_split):
-    """With CutMix and dropout."""
+    """With mixup, CutMix and dropout."""
     found = run(mode, num_devices, OPTIMIZERS['sgd'], model=SPLIT_MODEL, accumulate_steps=4, **mesh)
     assert_equal(found, expected_split, 1e-6)
 

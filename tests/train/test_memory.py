@@ -12,9 +12,9 @@ from vit_jax.train.memory import CHIPS, counted_memory, largest_batch
 
 RESULTS = Path(__file__).parents[2] / 'benchmarks' / 'results' / 'compile_ahead.json'
 ROWS = {
-    ' '.join(map(str, list(row.values())[:5])): row
+    ' '.join(map(str, [*list(row.values())[:5], row.get('mesh', '')])): row
     for row in json.loads(RESULTS.read_text())['rows']
-    if row['variant'] == 'B/16' and row['attention'] != 'xla'
+    if row['attention'] != 'xla' and (row['variant'] == 'B/16' or 'mesh' in row)
 }
 
 
@@ -26,7 +26,9 @@ def test_every_chip_has_a_plan_to_compare_with():
 def test_our_count_is_within_15_percent_of_the_compilers_plan(row):
     options = {name: row[name] for name in ('remat', 'attention')}
     model = create_model(row['variant'], dtype='bfloat16', **options)
-    counted = sum(counted_memory(model, row['batch'], CHIPS[row['chip']]))
+    zero = row.get('mesh', {}).get('zero_stage', 3)
+    sizes = tuple(row.get('sizes', (1, 1, 1)))
+    counted = sum(counted_memory(model, row['batch'], CHIPS[row['chip']], sizes, zero))
     assert abs(counted / row['bytes'] - 1) < 0.15
 
 
@@ -57,5 +59,9 @@ def test_summary_says_the_largest_batch_or_that_none_fits(capsys):
     assert found and 2000 < int(found[1].replace(',', '')) < 5000
     assert main(['summary', 'G/14', '--device', 'v5e']) == 0
     assert 'not even one image, by our own count: 2' in said()
+    of_a_mesh = ['summary', 'G/14', '--device', 'h100', '--mesh']
+    assert main([*of_a_mesh, '1,8,1', '--batch-size', '256', '--dtype', 'bfloat16']) == 0
+    assert 'over 8 h100: 17.5' in said()
+    assert main([*of_a_mesh, '1,8,1']) == 2 and main([*of_a_mesh, '8', '--batch-size', '8']) == 2
     assert main(['summary', 'S/16', '--device', 'abacus']) == 2
     assert "'abacus' is not one of" in capsys.readouterr().err
