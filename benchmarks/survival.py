@@ -156,9 +156,11 @@ def survive_kills(
     name = 'one layout' if len(layouts) == 1 else 'layouts'
     turns, kills, begun = itertools.cycle(layouts), 0, 0
     while kills < num_kills:
-        process = start(folder, name, next(turns))
+        layout = next(turns)
+        process = start(folder, name, layout)
+        longest = seconds * (3 if layout.processes > 1 else 1)  # they have two cores here
         try:
-            _, errors = process.communicate(timeout=rng.uniform(0, seconds))
+            _, errors = process.communicate(timeout=rng.uniform(0, longest))
         except subprocess.TimeoutExpired:
             failures += process.kill_one(rng)
             kills += 1
