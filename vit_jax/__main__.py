@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import traceback
 from typing import Never
 
 import click
@@ -135,7 +136,11 @@ def run_and_exit(name: str = 'vit_jax', command: str | None = None) -> Never:
     output.silence_libraries()
     if instruction := os.environ.get('_VIT_JAX_COMPLETE'):  # from a shell
         sys.exit(shell_complete(program, {}, name, '_VIT_JAX_COMPLETE', instruction))
-    status = main(None, name, find_command(command) if command else program)
+    status = 1  # of an error that nobody foresaw
+    try:
+        status = main(None, name, find_command(command) if command else program)
+    except Exception:
+        traceback.print_exc()
     signals.ignore()
     if status and 'jax' in sys.modules:
         from vit_jax.parallel.distributed import leave

@@ -73,7 +73,8 @@ def test_any_number_of_images_compiles_once_per_batch_size(run_directory, test_e
         part = predictor(test_examples.images[:count])
         assert part.shape == (count, 10)
         np.testing.assert_allclose(part, whole[:count], atol=1e-6)
-    assert predictor._predict._cache_size() == len(BATCH_SIZES)
+    compiled = predictor._on_one_device, predictor._on_all_devices
+    assert sum(f._cache_size() for f in compiled) == len(BATCH_SIZES)
 
 
 def test_every_kind_of_picture_is_accepted(predictor, test_examples, tmp_path):

@@ -63,7 +63,8 @@ def executed(
             condition = _name(r'condition=%?([\w.-]+)', operation.text)
             # A scan counts up to the one constant that its condition compares with.
             texts = (x.text for x in computations.get(condition, ()))
-            trips = trips or next(x[1] for t in texts if (x := re.match(r'constant\((\d+)\)', t)))
+            limits = (x[1] for t in texts if (x := re.match(r'constant\((\d+)\)', t)))
+            trips = trips or next(limits, '1')  # a loop that ends by what it computes: once
             body = _name(r'body=%?([\w.-]+)', operation.text)
             yield from executed(computations, body, times * int(trips))
         elif operation.text.startswith('call(') and called in computations:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
+import io
 import json
 import os
 import re
@@ -76,7 +77,7 @@ def join(
         'process_id': process_id,
     }
     missing = [f'distributed.{name}' for name, value in explicit.items() if value is None]
-    if len(missing) == 3 and not _in_cluster(os.environ):
+    if num_processes == 1 or (len(missing) == 3 and not _in_cluster(os.environ)):
         return
     if 0 < len(missing) < 3:
         raise InputError(f'{", ".join(missing)}: expected a value, as the others are set, got None')
@@ -85,12 +86,11 @@ def join(
             f'distributed.process_id: expected less than num_processes={num_processes}, '
             f'got {process_id}'
         )
-    if coordinator_address and not re.fullmatch(r'.+:\d+', coordinator_address):
+    port = (coordinator_address or ':1').rpartition(':')[2]
+    if coordinator_address and not (port.isdecimal() and 0 < int(port) < 2**16):
         raise InputError(
             f'distributed.coordinator_address: expected HOST:PORT, got {coordinator_address!r}'
         )
-    if num_processes == 1:
-        return
     _Joined.step_seconds = step_seconds
     if process_id is not None:
         _Joined.name = f'process {process_id}'
@@ -106,6 +106,8 @@ def join(
             shutdown_timeout_seconds=heartbeat_seconds,
         )
     except (RuntimeError, ValueError) as error:
+        if missing and isinstance(error, ValueError):  # no launcher after all
+            return
         reason = str(error).strip().split('\n')[0][:300]
         raise InputError(f'distributed: the processes cannot be connected: {reason}') from None
     _Joined.name = f'process {jax.process_index()} of {jax.process_count()}'
@@ -134,10 +136,26 @@ def gathered(value: Any) -> list[Any]:
         padded = np.zeros(sizes.max(), np.uint8)
         padded[: own.size] = own
         rows = multihost_utils.process_allgather(padded)
-    except jax.errors.JaxRuntimeError as error:
+    except Exception as error:
         _end_if_lost(error)
         raise
     return [json.loads(row[:n].tobytes()) for row, n in zip(rows, sizes, strict=True)]
+
+
+def check_same(values: dict[str, Any]) -> None:
+    """Validates that all processes have the same values.
+
+    Raises:
+      InputError: naming the first that differs, in all processes.
+    """
+    first, *others = gathered(values)
+    for other in others:
+        for name, value in other.items():
+            if first.get(name) != value:
+                raise InputError(
+                    f'{name}: expected the same in all processes, got {first.get(name)!r} and '
+                    f'{value!r}'
+                )
 
 
 def agreed(value: Any) -> Any:
@@ -207,9 +225,8 @@ def leave(status: int) -> None:
 
 def _in_cluster(environment: Mapping[str, str]) -> bool:
     """Whether a launcher that jax knows has started this process as one of several."""
-    several = any(
-        int(environment.get(name) or 1) > 1 for name in ('SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')
-    )
+    sizes = (environment.get(name, '1') for name in ('SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE'))
+    several = any(size != '1' for size in sizes)
     in_job = {'KUBERNETES_SERVICE_HOST', 'JOB_COMPLETION_INDEX'} <= environment.keys()
     on_tpu = importlib.util.find_spec('libtpu') and (
         Path('/dev/accel0').exists() or Path('/dev/vfio/0').exists()
@@ -220,7 +237,10 @@ def _in_cluster(environment: Mapping[str, str]) -> bool:
 def _abort_in_one_line() -> None:
     """From now on, what C++ writes to stderr is shown only if this process aborts by itself."""
     _Joined.stderr = os.dup(2)
-    sys.stderr = os.fdopen(os.dup(2), 'w', buffering=1, errors='backslashreplace')
+    kind: Any = type(getattr(sys.stderr.buffer, 'raw', None))  # may outlive its readers
+    raw = kind if issubclass(kind, io.FileIO) else io.FileIO
+    buffer = io.BufferedWriter(raw(_Joined.stderr, 'w', closefd=False))
+    sys.stderr = io.TextIOWrapper(buffer, errors='backslashreplace', line_buffering=True)
     hidden, path = tempfile.mkstemp()
     os.unlink(path)
     os.dup2(hidden, 2)
@@ -248,7 +268,8 @@ def _keep_deadline() -> None:
 def _end_if_lost(error: BaseException | None) -> None:
     """Ends this process in one line if an error says that it has lost another one."""
     signs = 'Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|[Cc]onnection'  # in errors of collectives
-    if isinstance(error, jax.errors.JaxRuntimeError) and re.search(signs, str(error)):
+    is_collective = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
+    if jax.process_count() > 1 and is_collective and re.search(signs, str(error)):
         _end('has lost another one.')
 
 

@@ -189,7 +189,10 @@ def own_rows(sharding: NamedSharding, batch_size: int) -> range:
     """The rows of a global batch that this process's devices hold, which are contiguous."""
     places = sharding.addressable_devices_indices_map((batch_size,)).values()
     own = [range(batch_size)[place[0]] for place in places if place]
-    return range(min(rows.start for rows in own), max(rows.stop for rows in own))
+    rows = range(min(rows.start for rows in own), max(rows.stop for rows in own))
+    if {row for part in own for row in part} != set(rows):
+        raise InputError('parallel: expected the devices of each process side by side in the mesh')
+    return rows
 
 
 def put_rows(rows: Any, sharding: NamedSharding) -> Any:
@@ -233,9 +236,10 @@ def create_parallel(
             f"choose 'jit'"
         )
     parts = sizes[0] * sizes[1]
+    along = '' if sizes[2] == 1 else ' along data and fsdp'
     if batch_size < 1 or batch_size % parts:
         raise InputError(
-            f'batch_size: expected a multiple of the {parts} devices, got {batch_size}'
+            f'batch_size: expected a multiple of the {parts} devices{along}, got {batch_size}'
         )
     if mode == 'pmap':
         return Pmap(devices, batch_size)

@@ -52,7 +52,8 @@ class Checkpoints:
         self._directory = absolute(open_path(run_directory))
         self._path = self._directory / 'checkpoints'
         self._run = run
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._handler = ocp.CompositeCheckpointHandler()
+        self._checkpointer = ocp.AsyncCheckpointer(self._handler)
         self._saved_at = time.monotonic()
         self._unknown: set[int] = set()  # steps whose damaged records were reported
         self.last: int | None = None  # step last restored, or saved, finished or not
@@ -206,7 +207,8 @@ class Checkpoints:
         reason = None
         try:
             record = self._record(step)
-            restored = self._checkpointer.restore(path, args=ocp.args.Composite(**args))
+            # Not by the checkpointer: it would wait for a process in which this raises.
+            restored = self._handler.restore(path, ocp.args.Composite(**args))
             arrays = dict(restored.items())
         except Exception as error:  # a damaged file can make TensorStore fail in any way
             reason = str(error).strip().split('\n')[0]

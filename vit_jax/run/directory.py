@@ -169,6 +169,8 @@ def _read_or_begin_again(path: AnyPath, kind: type) -> dict[str, Any]:
         content = read_json(path) if path.exists() else {}
         if all(isinstance(value, kind) for value in content.values()):
             return content
+    if not is_first():
+        return {}
     kept = path.with_name(f'{path.name}.damaged-{time.time_ns()}')
     print(f'{path}: it is damaged, kept as {kept.name} and begun again', file=sys.stderr)
     path.replace(kept)

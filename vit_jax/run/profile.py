@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from vit_jax.parallel.distributed import is_first
 from vit_jax.run.storage import AnyPath
 
 
@@ -17,9 +18,10 @@ def profiled(
       batches: of the steps of a run, from the first that is to do.
       folder: for the trace.
       done: steps already done.
-      steps: the first and the last step to trace, numbered from 1; empty for no trace.
+      steps: the first and the last step to trace, numbered from 1; empty for no trace. Of several
+        processes, the first writes it.
     """
-    if not steps:
+    if not steps or not is_first():
         yield from batches
         return
     first, last = steps

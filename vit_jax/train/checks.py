@@ -97,6 +97,12 @@ def check_config(config: Any) -> None:
     check_augmentation(config.augment.policy, config.augment.color_jitter)
 
 
+def shared_options(config: ConfigDict) -> dict[str, Any]:
+    """The options that all processes of a run must share, by their full names."""
+    options = flatten_dict(config.to_dict(), sep='.')
+    return {n: x for n, x in options.items() if not n.startswith(('distributed.', 'data.dir'))}
+
+
 def check_split(model: ViT, parallel: Jit | Pmap, accumulate_steps: int) -> None:
     """Validates that a model can be split over the devices, and their examples into parts.
 
@@ -122,7 +128,7 @@ def check_split(model: ViT, parallel: Jit | Pmap, accumulate_steps: int) -> None
 
 
 def _is_range(steps: tuple[Any, ...]) -> bool:
-    is_pair = len(steps) == 2 and all(isinstance(step, int) for step in steps)
+    is_pair = len(steps) == 2 and all(type(step) is int for step in steps)
     return is_pair and 1 <= steps[0] <= steps[1]
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from vit_jax.data.batches import train_batches
 from vit_jax.data.sources import open_source
 from vit_jax.errors import InputError
-from vit_jax.parallel.distributed import Wishes, agreed, join
+from vit_jax.parallel.distributed import Wishes, agreed, check_same, join
 from vit_jax.parallel.parallel import create_parallel, init, put
 from vit_jax.run import signals
 from vit_jax.run.checkpoint import Checkpoints
@@ -27,7 +27,7 @@ from vit_jax.train.build import (
     open_splits,
     train_order,
 )
-from vit_jax.train.checks import check_config
+from vit_jax.train.checks import check_config, shared_options
 from vit_jax.train.dry_run import plan_step
 from vit_jax.train.evaluate import evaluate
 from vit_jax.train.length import run_length, run_summary
@@ -56,11 +56,13 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     parallel = create_parallel(batch_size=config.batch_size, **config.parallel)
     source = open_source(config.data.source, config.data.dir)
 
+    check_same(shared_options(config) | {'--workdir': workdir})
     with open_run_directory(workdir) as run_directory:
         start = find_start(config, source.class_names, source.channels, run_directory)
         description = describe(start, source.class_names) | {'run': agreed(run_name(run_directory))}
         check_run(run_directory, config.to_dict(), description)
         splits = open_splits(config, source, start.preprocessing)
+        check_same({'number of examples': splits.num_examples})
         length = run_length(config, splits.train.num_examples)
         order = train_order(config, splits.train.num_examples, parallel.rows)
         learner, schedule = create_learner(config, start, splits.train, length, parallel)
