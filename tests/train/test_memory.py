@@ -61,7 +61,7 @@ def test_summary_says_the_largest_batch_or_that_none_fits(capsys):
     assert 'not even one image, by our own count: 2' in said()
     of_a_mesh = ['summary', 'G/14', '--device', 'h100', '--mesh']
     assert main([*of_a_mesh, '1,8,1', '--batch-size', '256', '--dtype', 'bfloat16']) == 0
-    assert 'over 8 h100: 17.5' in said()
+    assert 'over 8 h100: 17.6' in said()
     assert main([*of_a_mesh, '1,8,1']) == 2 and main([*of_a_mesh, '8', '--batch-size', '8']) == 2
     assert main(['summary', 'S/16', '--device', 'abacus']) == 2
     assert "'abacus' is not one of" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def counted_memory(
 
 def _split(model: ViT, sizes: tuple[int, int, int], zero: int) -> tuple[int, int]:
     """Bytes of a chip's part of the state; and of the gradients, with one layer gathered."""
-    _, state, _ = _abstract(model, 1)
+    _, state, _ = _abstract(model.clone(attention='xla'), 1)
     mesh = AbstractMesh(sizes, AXES)
 
     parts = place_state(mesh, state, zero), place_state(mesh, {'gradients': state.params})
