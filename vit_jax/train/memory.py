@@ -1,5 +1,6 @@
 """The memory that training a ViT takes: on the device at hand, and on accelerators that are not."""
 
+import functools
 import importlib.util
 import math
 import os
@@ -205,6 +206,7 @@ def _abstract(model: ViT, batch_size: int) -> tuple[Learner, Any, jax.ShapeDtype
     return learner, jax.eval_shape(learner.init, key, images), images
 
 
+@functools.cache
 def _saved(model: ViT) -> int:
     """Bytes that the forward pass of one image saves for the backward pass."""
 
