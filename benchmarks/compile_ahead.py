@@ -156,7 +156,9 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
     options = {name: row[name] for name in ('attention', 'remat')}
     options |= row.get('model', {})
     model = create_model(row['variant'], dtype='bfloat16', **options)
-    parallel = create_parallel('jit', row['batch'], devices, **row.get('mesh', {}))
+    mesh = row.get('mesh', {})
+    parallel = create_parallel('jit', row['batch'], devices, **mesh)
+    sizes, zero = tuple(parallel.mesh.shape.values()), mesh.get('zero_stage', 3)
     step, arguments = abstract_training(model, row['batch'], parallel)
     begun = time.perf_counter()
     compiled = step.lower(*arguments).compile()
@@ -165,15 +167,11 @@ def run_row(row: dict[str, Any], folder: str) -> dict[str, Any]:
         'jax': jax.__version__,
         'compile_seconds': time.perf_counter() - begun,
         'bytes': memory.planned_bytes(compiled),
-        'counted_bytes': sum(memory.counted_memory(model, parallel.share, chip)),
+        'counted_bytes': sum(memory.counted_memory(model, row['batch'], chip, sizes, zero)),
     }
     if len(devices) > 1:
-        sizes = tuple(parallel.mesh.shape.values())
-        zero = row['mesh'].get('zero_stage', 3)
-        counted = memory.counted_memory(model, row['batch'], chip, sizes, zero)
-        result |= {'counted_bytes': sum(counted), 'sizes': sizes}
-        result['state_bytes'] = memory.held_bytes(arguments[0])
-        return result | {'collectives': collectives(hlo)}
+        held = memory.held_bytes(arguments[0])
+        return result | {'sizes': sizes, 'state_bytes': held, 'collectives': collectives(hlo)}
     if not speed:
         return result | fused_attention(hlo, num_tokens(model), model.depth)
     flops = 3 * flops_per_image(model) * row['batch']
@@ -252,9 +250,7 @@ def to_markdown(result: dict[str, Any]) -> str:
             cells = [f'{row["chip"]} {row["topology"].split(":")[-1]}', row['variant']]
             cells += [f'{row["batch"]:,}']
             cells += [', '.join(f'{k}={x}' for k, x in row['mesh'].items()) or 'data alone']
-            cells += [
-                f'{row[name] / 2**30:.2f}' for name in ('bytes', 'counted_bytes', 'state_bytes')
-            ]
+            cells += [*memory_cells(row), f'{row["state_bytes"] / 2**30:.2f}']
             sent = row['collectives'].items()
             cells += [', '.join(f'{n} x {k} {x / 2**30:.2f} GiB' for k, (n, x) in sent), row['jax']]
             lines.append(f'| {" | ".join(cells)} |')

@@ -99,10 +99,10 @@ def assert_equal(found, expected, tolerance):
 
 def test_the_optimizer_of_a_real_run_is_the_same_on_any_number_of_devices():
     optimizer = OPTIMIZERS['a real run']
-    expected = run('jit', 1, optimizer, augmentation=None)
+    expected = run('jit', 1, optimizer)
     assert expected[0].step == 5
-    for mode in ('jit', 'pmap'):
-        assert_equal(run(mode, 8, optimizer, augmentation=None), expected, 1e-5)
+    for mode, num_devices in SETUPS.values():
+        assert_equal(run(mode, num_devices, optimizer), expected, 1e-5)
 
 
 @pytest.fixture(scope='module')
@@ -118,7 +118,9 @@ def test_every_layout_trains_the_same(mode, mesh, expected_split):
     assert_equal(found, expected_split, 1e-5)
 
 
-@pytest.mark.parametrize('mode, num_devices, mesh', [('jit', 4, {'fsdp': 2}), ('pmap', 4, {})])
+@pytest.mark.parametrize(
+    'mode, num_devices, mesh', [('jit', 1, {}), ('jit', 4, {'fsdp': 2}), ('pmap', 4, {})]
+)
 def test_accumulation_equals_one_large_batch(mode, num_devices, mesh, expected_split):
     """With mixup, CutMix and dropout."""
     found = run(mode, num_devices, OPTIMIZERS['sgd'], model=SPLIT_MODEL, accumulate_steps=4, **mesh)

@@ -100,6 +100,8 @@ def command(
 
 def _print_mesh(model: ViT, batch_size: int | None, device: str | None, mesh: str) -> None:
     """The memory of training on several devices, on each."""
+    from vit_jax.train.checks import check_tensor
+
     sizes = tuple(int(size) if size.isdecimal() else 0 for size in mesh.split(','))
     if len(sizes) != 3 or min(sizes) < 1 or math.prod(sizes) >= 2**31:
         raise InputError(f'--mesh: expected DATA,FSDP,TENSOR, such as 1,8,1, got {mesh!r}')
@@ -110,11 +112,7 @@ def _print_mesh(model: ViT, batch_size: int | None, device: str | None, mesh: st
             f'--batch-size: expected a multiple of the {sizes[0] * sizes[1]} devices along data '
             f'and fsdp, got {batch_size}'
         )
-    if model.heads % sizes[2] or model.mlp_dim % sizes[2]:
-        raise InputError(
-            f'--mesh: expected TENSOR to divide the {model.heads} heads and mlp_dim '
-            f'{model.mlp_dim}, got {sizes[2]}'
-        )
+    check_tensor('--mesh, TENSOR', model, sizes[2])
     state, step = counted_memory(model, batch_size, CHIPS[device], sizes)
     print(
         f'training on {batch_size:,} images with AdamW over {math.prod(sizes)} {device}: '

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vit_jax.errors import InputError
-from vit_jax.parallel.sharding import AXES, ROWS, of_state, path_name, place_state
+from vit_jax.parallel.sharding import AXES, ROWS, place_state
 
 
 class Jit:
@@ -66,12 +66,8 @@ class Jit:
 
     def place_gradients(self, gradients: Any) -> Any:
         """Gradients of parameters, inside a step, where the optimizer needs them."""
-
-        def place(path: Any, x: jax.Array) -> jax.Array:
-            name = path_name(path)
-            return jax.lax.with_sharding_constraint(x, of_state(self.mesh, name, x.shape))
-
-        return jax.tree_util.tree_map_with_path(place, gradients)
+        shardings = _shardings(place_state(self.mesh, gradients))
+        return jax.lax.with_sharding_constraint(gradients, shardings)
 
     def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """A step (state, batch, …) → (state, metrics) that uses up the state."""

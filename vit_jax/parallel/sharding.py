@@ -10,6 +10,7 @@ The model looks for the mesh in the context of its trace (`jax.sharding.use_abst
 one, or with one of other axes, nothing here changes anything.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -45,19 +46,11 @@ def placed(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Axes) -> Named
 
     def divides(axis: str | tuple[str, ...] | None, size: int) -> bool:
         names = (axis,) if isinstance(axis, str) else axis or ()
-        parts = 1
-        for name in names:
-            parts *= mesh.shape[name]
-        return size % parts == 0
+        return size % math.prod(mesh.shape[name] for name in names) == 0
 
     first = len(shape) - len(axes)
     fitting = (a if divides(a, n) else None for a, n in zip(axes, shape[first:], strict=True))
     return NamedSharding(mesh, PartitionSpec(*[None] * first, *fitting))
-
-
-def path_name(path: Any) -> str:
-    """The name of an array in a tree: its path, joined by '/'."""
-    return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def of_state(
@@ -67,7 +60,7 @@ def of_state(
 
     Args:
       mesh: of `AXES`.
-      path: of the array in the state, see `path_name`.
+      path: of the array in the state, its names joined by '/'.
       shape: of the array.
       without: an axis of the mesh that does not split it.
     """
@@ -86,7 +79,7 @@ def place_state(mesh: Mesh | AbstractMesh, state: Any, zero_stage: int = 3) -> A
     """
 
     def place(path: Any, x: Any) -> jax.ShapeDtypeStruct:
-        name = path_name(path)
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
         without = 'fsdp' if zero_stage == 1 and name.startswith('params') else ''
         sharding = of_state(mesh, name, x.shape, without)
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

@@ -114,17 +114,28 @@ def check_split(model: ViT, parallel: Jit | Pmap, accumulate_steps: int) -> None
     Raises:
       InputError: in one line that names the option.
     """
-    tensor = dict(parallel.mesh.shape).get('tensor', 1)
-    for name in ('heads', 'mlp_dim'):
-        if (size := getattr(model, name)) % tensor:
-            raise InputError(
-                f'parallel.tensor: expected a divisor of model.{name}={size}, got {tensor}'
-            )
+    check_tensor('parallel.tensor', model, dict(parallel.mesh.shape).get('tensor', 1))
     if parallel.share % accumulate_steps:
         raise InputError(
             f'optim.accumulate_steps: expected a divisor of the {parallel.share} examples of each '
             f'device, got {accumulate_steps}'
         )
+
+
+def check_tensor(option: str, model: ViT, tensor: int) -> None:
+    """Validates that the heads and the hidden features of a model can be split over devices.
+
+    Args:
+      option: that gives their number, for the error.
+      model: to split.
+      tensor: devices along this axis.
+
+    Raises:
+      InputError: if they do not divide.
+    """
+    for name in ('heads', 'mlp_dim'):
+        if (size := getattr(model, name)) % tensor:
+            raise InputError(f'{option}: expected a divisor of model.{name}={size}, got {tensor}')
 
 
 def _is_range(steps: tuple[Any, ...]) -> bool:

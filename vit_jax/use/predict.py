@@ -69,6 +69,7 @@ class Predictor:
         self._preprocessing = weights.preprocessing(mean, std)
         self._parallel = create_parallel('jit', jax.device_count())
         self._variables = jax.device_put(weights.variables, self._parallel.replicated)
+        self._first_copy = jax.tree.map(lambda x: x.addressable_data(0), self._variables)
 
         def predict(variables: dict, images: jax.Array) -> jax.Array:
             logits: Any = model.apply(variables, self._preprocessing.normalize(images))
@@ -149,8 +150,7 @@ class Predictor:
         for row, image in zip(padded, images, strict=False):
             row[:] = image
         if size % jax.device_count():
-            variables = jax.tree.map(lambda x: x.addressable_data(0), self._variables)
-            probabilities = self._on_one_device(variables, jnp.asarray(padded))
+            probabilities = self._on_one_device(self._first_copy, jnp.asarray(padded))
         else:
             batch = self._parallel.put_batch(padded)
             probabilities = self._on_all_devices(self._variables, batch)
