@@ -1,5 +1,6 @@
 """`--config.dry_run`, and what `--config.profile` writes."""
 
+import gzip
 import json
 
 import jax
@@ -30,9 +31,13 @@ def test_profile_writes_a_trace_of_some_steps(digits_config, tmp_path):
     digits_config.profile = (2, 3)
     digits_config.num_steps = 6
     vit_jax.train(digits_config, str(tmp_path / 'run'))
-    (trace,) = (tmp_path / 'run' / 'profile').rglob('*.xplane.pb')
-    steps = trace.read_bytes().count(b'PjitFunction(train_step)')
-    assert steps > 0
+    (trace,) = (tmp_path / 'run' / 'profile').rglob('*.trace.json.gz')
+    events = json.loads(gzip.decompress(trace.read_bytes()))['traceEvents']
+    calls, end = 0, 0.0
+    for event in sorted(events, key=lambda event: event.get('ts', 0)):
+        if event.get('name') == 'PjitFunction(train_step)' and event['ts'] > end:  # not nested
+            calls, end = calls + 1, event['ts'] + event['dur']
+    assert calls == 3  # the trace ends when the step after the last has started
     lines = map(json.loads, (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines())
     assert all(x['step_seconds'] > 0 for x in lines if 'images_per_second' in x)
 
