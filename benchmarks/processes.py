@@ -27,6 +27,7 @@ SMALL: dict[str, Any] = {
     'optim.learning_rate': 0.01,
 }
 HEARTBEAT = 10  # seconds
+CONNECT = 30
 
 
 class Layout(NamedTuple):
@@ -100,6 +101,7 @@ def start(folder: Path, name: str, layout: Layout) -> Started:
     flags = [
         f'--config.distributed.coordinator_address={address}',
         f'--config.distributed.num_processes={layout.processes}',
+        f'--config.distributed.connect_seconds={CONNECT}',
         f'--config.distributed.heartbeat_seconds={HEARTBEAT}',
     ]
     first, *others = (

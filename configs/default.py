@@ -187,6 +187,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.distributed.coordinator_address = config_dict.placeholder(str)  # HOST:PORT of process 0
     config.distributed.num_processes = config_dict.placeholder(int)
     config.distributed.process_id = config_dict.placeholder(int)  # from 0
+    # Hosts start at different times: the longest wait for all of them, seconds.
+    config.distributed.connect_seconds = 300
     # A process that has given no sign of life for so long ends the others, seconds.
     config.distributed.heartbeat_seconds = 100
     # So does one that is alive but keeps the others waiting in a step for so long, seconds.

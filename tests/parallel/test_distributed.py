@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import socket
 import time
 
@@ -16,12 +15,11 @@ from vit_jax.errors import InputError
 from vit_jax.parallel import distributed
 from vit_jax.train.config import load_config
 
-STEPS = 12
 HEARTBEAT = 6  # seconds
 OPTIONS = {
     'batch_size': 16,
-    'num_steps': STEPS,
-    'checkpoint_every_steps': 4,
+    'num_steps': 15,
+    'checkpoint_every_steps': 3,
     'eval_every_steps': 6,
     'log_every_steps': 1,
     'data.train_split': 'train[:100]',
@@ -35,31 +33,48 @@ OPTIONS = {
     'optim.warmup_steps': 2,
     'distributed.heartbeat_seconds': HEARTBEAT,
 }
-# A run that is stuck after its third step, but alive.
-STUCK = """
-import sys, time
+# train.py, but this process gets a signal after a step.
+DISTURBED = """
+import signal
 from vit_jax.run.report import Reporter
 take = Reporter.train
 def train(self, step, metrics):
     take(self, step, metrics)
-    time.sleep(1000 * (step == 3))
+    if step == {step}:
+        signal.raise_signal({number})
 Reporter.train = train
 from vit_jax.__main__ import run_and_exit
 run_and_exit('train.py', 'train')
 """
+# A loop in which the second process gets stuck, but is alive.
+STUCK = """
+import time
+from vit_jax.parallel.distributed import Wishes, join
+join(coordinator_address='127.0.0.1:{port}', num_processes=2, process_id={i},
+     connect_seconds=60, heartbeat_seconds=100, step_seconds=2.0)
+with Wishes(1) as wishes:
+    for step in range(9):
+        wishes(False)
+        time.sleep(1000 * ({i} == 1 and step == 3))
+"""
+SAVED = 'the run is saved; run the same command to resume'
+AGAIN = 'Run the same command again on all hosts.'
 
 
-def start(workdir, data_dir, number, others=('train.py',), **options):
-    """Starts the processes of a run, eight devices in all; `others` than the first run that."""
+def free_port():
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def start(workdir, data_dir, number, program=('train.py',), **options):
+    """Starts the processes of a run, with eight devices in all; the last one runs `program`."""
     options = OPTIONS | options | {'data.dir': data_dir, 'distributed.num_processes': number}
-    options['distributed.coordinator_address'] = f'127.0.0.1:{port}'
+    options['distributed.coordinator_address'] = f'127.0.0.1:{free_port()}'
     arguments = [f'--config.{name}={value}' for name, value in options.items()]
     return [
         processes.start(
-            *(others if i else ['train.py']),
+            *(program if i == number - 1 else ['train.py']),
             '--config=configs/digits.py',
             f'--workdir={workdir}',
             *arguments,
@@ -70,7 +85,7 @@ def start(workdir, data_dir, number, others=('train.py',), **options):
     ]
 
 
-def finish(started, status=0):
+def finish(started, status):
     """What each process wrote to stderr, once all have ended."""
     try:
         ends = [process.communicate(timeout=150) for process in started]
@@ -82,11 +97,14 @@ def finish(started, status=0):
     return [errors for _, errors in ends]
 
 
-def wait_for_checkpoint(workdir, step):
-    until = time.monotonic() + 200
-    while not (workdir / 'checkpoints' / str(step)).exists():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+def end_without_last(started):
+    """What all but the last process wrote to stderr, once they have ended without it."""
+    *others, last = started
+    try:
+        return finish(others, distributed.STATUS)
+    finally:
+        last.kill()
+        last.communicate()
 
 
 def metrics(workdir):
@@ -94,8 +112,35 @@ def metrics(workdir):
     return [(line['step'], line['split'], line['loss']) for line in map(json.loads, lines)]
 
 
-def assert_same(workdir, expected):
-    """Parameters and metrics."""
+def test_processes_train_as_one_and_end_together(data_dir, tmp_path):
+    """One is told to stop, stopped, killed; each time resumed on another layout."""
+    workdir = tmp_path / 'run'
+    on_all_axes = {'parallel.data': 2, 'parallel.fsdp': 2, 'parallel.tensor': 2}
+    told = ('-c', DISTURBED.format(step=3, number='signal.SIGTERM'))
+    first, last = finish(start(workdir, data_dir, 2, told, **on_all_axes), 75)
+    assert first.endswith(f'train.py: a signal to another process: {SAVED}\n')
+    assert last.endswith(f'train.py: SIGTERM: {SAVED}\n')
+
+    stopped = ('-c', DISTURBED.format(step=8, number='signal.SIGSTOP'))
+    (said,) = end_without_last(start(workdir, data_dir, 2, stopped, **{'parallel.mode': 'pmap'}))
+    assert re.fullmatch(f'train.py: process 0 of 2 has lost another one.* {AGAIN}\n', said)
+    assert time.time() - (workdir / 'metrics.jsonl').stat().st_mtime < 10 * HEARTBEAT
+
+    steps = [int(x.name) for x in (workdir / 'checkpoints').iterdir() if x.name.isdecimal()]
+    newest = workdir / 'checkpoints' / str(max(steps))
+    for file in newest.glob('*/ocdbt.process_1/d/*'):  # only some processes will notice
+        file.write_bytes(b'damaged')
+    killed = ('-c', DISTURBED.format(step=13, number='signal.SIGKILL'))
+    said = end_without_last(start(workdir, data_dir, 4, killed, **{'parallel.fsdp': 8}))
+    for i, lines in enumerate(said):
+        damage, line = lines.splitlines()
+        assert 'the checkpoint is damaged' in damage
+        assert re.fullmatch(f'train.py: process {i} of 4 has lost another one.* {AGAIN}', line)
+    assert time.time() - (workdir / 'metrics.jsonl').stat().st_mtime < 10 * HEARTBEAT
+
+    assert finish(start(workdir, data_dir, 2), 0) == ['', '']
+    expected = tmp_path / 'expected'  # in this process, with its eight devices
+    vit_jax.train(load_config('digits', OPTIONS | {'data.dir': data_dir}), str(expected))
     parameters = [vit_jax.load_weights(str(path))[1] for path in (workdir, expected)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *parameters)
     for (*place, loss), (*expected_place, expected_loss) in zip(
@@ -105,76 +150,23 @@ def assert_same(workdir, expected):
         assert loss == pytest.approx(expected_loss, rel=1e-4)
 
 
-def train_here(workdir, data_dir):
-    """The same run, in this process, with its eight devices."""
-    vit_jax.train(load_config('digits', OPTIONS | {'data.dir': data_dir}), str(workdir))
+def test_a_stuck_process_ends_the_others():
+    port = free_port()
+    started = [processes.start('-c', STUCK.format(port=port, i=i)) for i in range(2)]
+    (said,) = end_without_last(started)
+    line = f'-c: process 0 of 2 has waited 2 s in a step: is another one stuck\\? {AGAIN}\n'
+    assert re.fullmatch(line, said)
 
 
-@pytest.fixture(scope='module')
-def expected(data_dir, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp('one') / 'run'
-    train_here(workdir, data_dir)
-    return workdir
-
-
-def test_two_processes_train_as_one(data_dir, expected, tmp_path):
-    mesh = {'parallel.data': 2, 'parallel.fsdp': 2, 'parallel.tensor': 2}
-    assert finish(start(tmp_path / 'run', data_dir, 2, **mesh)) == ['', '']
-    assert_same(tmp_path / 'run', expected)
-
-
-def test_a_lost_process_ends_the_others_and_all_go_on(data_dir, expected, tmp_path):
-    """Killed, stopped, told to stop; each time resumed on another layout."""
-    workdir = tmp_path / 'run'
-    for number, step, options in (
-        (signal.SIGKILL, 0, {}),
-        (signal.SIGSTOP, 4, {'parallel.mode': 'pmap'}),
-    ):
-        first, second = start(workdir, data_dir, 2, **options)
-        wait_for_checkpoint(workdir, step)
-        second.send_signal(number)
-        begun = time.monotonic()
-        (errors,) = finish([first], distributed.STATUS)
-        assert time.monotonic() - begun < 3 * HEARTBEAT  # and what it takes on a busy machine
-        assert re.fullmatch(r'train.py: process 0 of 2 .* on all hosts\.\n', errors)
-        second.kill()
-        second.communicate()
-    newest = max((workdir / 'checkpoints').iterdir(), key=lambda path: int(path.name))
-    for file in newest.glob('*/ocdbt.process_1/d/*'):  # only some processes will notice
-        file.write_bytes(b'damaged')
-    started = start(workdir, data_dir, 4, **{'parallel.fsdp': 8, 'parallel.data': 1})
-    wait_for_checkpoint(workdir, 8)
-    started[1].send_signal(signal.SIGTERM)
-    saved = 'the run is saved; run the same command to resume\n'
-    first, second, *others = finish(started, 75)
-    for errors in (first, *others):
-        assert errors.endswith(f'train.py: a signal to another process: {saved}')
-    assert second.endswith(f'train.py: SIGTERM: {saved}')
-    assert 'the checkpoint is damaged' in first
-    train_here(workdir, data_dir)
-    assert_same(workdir, expected)
-
-
-def test_a_stuck_process_ends_the_others(data_dir, tmp_path):
-    options = {'distributed.step_seconds': 6.0}
-    first, second = start(tmp_path / 'run', data_dir, 2, others=('-c', STUCK), **options)
-    (errors,) = finish([first], distributed.STATUS)
-    second.kill()
-    second.communicate()
-    expected = 'train.py: process 0 of 2 has waited 6 s in a step: is another one stuck\\? .*\n'
-    assert re.fullmatch(expected, errors)
-
-
-def test_a_first_process_that_cannot_be_reached_is_named():
-    program = f"""
-from vit_jax.parallel import distributed
-from vit_jax.train.config import load_config
-distributed.INITIALIZATION_SECONDS = 2
-distributed.join(coordinator_address='127.0.0.1:1', num_processes=2, process_id=1,
-                 heartbeat_seconds={HEARTBEAT}, step_seconds=1.0)
+def test_a_process_that_finds_no_others_ends_in_one_line():
+    program = """
+from vit_jax.parallel.distributed import join
+join(coordinator_address='127.0.0.1:1', num_processes=2, process_id=1,
+     connect_seconds=2, heartbeat_seconds=100, step_seconds=1.0)
 """
     _, errors = processes.run('-c', program, status=distributed.STATUS)
-    assert re.fullmatch(r'-c: process 1 cannot reach the first one\. .*\n', errors)
+    expected = '-c: process 1 has not connected to all others within 2 s: .* 127.0.0.1:1\\? .*\n'
+    assert re.fullmatch(expected, errors)
 
 
 EXPLICIT = {'coordinator_address': 'a:1', 'num_processes': 2, 'process_id': 1}
@@ -190,7 +182,9 @@ EXPLICIT = {'coordinator_address': 'a:1', 'num_processes': 2, 'process_id': 1}
 )
 def test_wrong_processes_raise(wrong, message):
     with pytest.raises(InputError, match=message):
-        distributed.join(**EXPLICIT | wrong, heartbeat_seconds=1, step_seconds=1.0)
+        distributed.join(
+            **EXPLICIT | wrong, connect_seconds=1, heartbeat_seconds=1, step_seconds=1.0
+        )
 
 
 @pytest.mark.parametrize(

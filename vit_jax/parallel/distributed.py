@@ -31,7 +31,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vit_jax.errors import InputError
 
 STATUS = 75  # exit status of a process that lost the others: EX_TEMPFAIL of sysexits.h, "try again"
-INITIALIZATION_SECONDS = 300  # hosts start at different times
 AGAIN = 'Run the same command again on all hosts.'
 
 
@@ -40,7 +39,7 @@ class _Joined:
 
     step_seconds = 0.0
     deadline: float | None = None  # by the monotonic clock, until which this process gets on
-    loss = 'cannot reach the first one.'  # what an abort means
+    loss = ''  # what an abort means
     name = 'this process'
     stderr = 2
     on_abort: Any = None  # ctypes keeps no reference to it
@@ -51,6 +50,7 @@ def join(
     coordinator_address: str | None,
     num_processes: int | None,
     process_id: int | None,
+    connect_seconds: int,
     heartbeat_seconds: int,
     step_seconds: float,
 ) -> None:
@@ -63,6 +63,7 @@ def join(
       coordinator_address: HOST:PORT of process 0; None if the environment tells it.
       num_processes: of the run; None likewise.
       process_id: of this process, from 0; None likewise.
+      connect_seconds: the longest wait for all processes to connect.
       heartbeat_seconds: a process that has given no sign of life for so long ends the others.
       step_seconds: the longest between two calls of `Wishes`.
 
@@ -94,6 +95,10 @@ def join(
     _Joined.step_seconds = step_seconds
     if process_id is not None:
         _Joined.name = f'process {process_id}'
+    _Joined.loss = (
+        f'has not connected to all others within {connect_seconds} s: are they running, and can '
+        f'they reach {coordinator_address or "the first one"}?'
+    )
     _abort_in_one_line()
     jax.config.update('jax_enable_preemption_service', False)  # it takes SIGTERM for itself
     try:
@@ -102,7 +107,7 @@ def join(
             num_processes,
             process_id,
             heartbeat_timeout_seconds=heartbeat_seconds,
-            initialization_timeout=INITIALIZATION_SECONDS,
+            initialization_timeout=connect_seconds,
             shutdown_timeout_seconds=heartbeat_seconds,
         )
     except (RuntimeError, ValueError) as error:

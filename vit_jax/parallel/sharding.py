@@ -32,7 +32,8 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r'', ()),
 )
 
-Axes = Sequence[str | tuple[str, ...] | None]
+Axis = str | tuple[str, ...] | None
+Axes = Sequence[Axis]
 
 
 def placed(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Axes) -> NamedSharding:
@@ -43,14 +44,18 @@ def placed(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Axes) -> Named
       shape: of the array.
       axes: of the mesh, for each dimension that may be split.
     """
-
-    def divides(axis: str | tuple[str, ...] | None, size: int) -> bool:
-        names = (axis,) if isinstance(axis, str) else axis or ()
-        return size % math.prod(mesh.shape[name] for name in names) == 0
-
     first = len(shape) - len(axes)
-    fitting = (a if divides(a, n) else None for a, n in zip(axes, shape[first:], strict=True))
+    fitting = (
+        a if n % _num_parts(mesh, a) == 0 else None
+        for a, n in zip(axes, shape[first:], strict=True)
+    )
     return NamedSharding(mesh, PartitionSpec(*[None] * first, *fitting))
+
+
+def _num_parts(mesh: Mesh | AbstractMesh, axis: Axis) -> int:
+    """How many parts an axis of the mesh, several or none split a dimension into."""
+    names = (axis,) if isinstance(axis, str) else axis or ()
+    return math.prod(mesh.shape[name] for name in names)
 
 
 def of_state(

@@ -42,6 +42,7 @@ RANGES = {
     'parallel.tensor': '[-1, 2147483648)',
     'distributed.num_processes': '[1, 2147483648)',
     'distributed.process_id': '[0, 2147483648)',
+    'distributed.connect_seconds': '[1, 2147483648)',
     'distributed.heartbeat_seconds': '[1, 2147483648)',
     'distributed.step_seconds': '(0, 1e9)',
     'data.memory_gib': '[0, inf)',
