@@ -109,7 +109,7 @@ class Transformer(nn.Module):
             rematerialize(layer, self.extras.remat, self.extras.unroll),
             length=self.depth,
             unroll=self.extras.unroll,
-            variable_axes={'params': 0},
+            variable_axes={'params': 0, 'intermediates': 0},
             split_rngs={'params': True, 'dropout': True},
         )
         return layers(self, x)[0]

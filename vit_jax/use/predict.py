@@ -17,11 +17,14 @@ from PIL import Image
 from vit_jax.data.memory import num_cores
 from vit_jax.data.picture import MAX_PIXELS, read_picture
 from vit_jax.errors import InputError
+from vit_jax.model.record import record
+from vit_jax.model.shapes import num_tokens
 from vit_jax.parallel.parallel import create_parallel
 from vit_jax.weights.reading import read_weights
 
 # Each call is split and padded to these sizes, so a predictor compiles at most three times.
 BATCH_SIZES = (1, 16, 128)
+ATTENTION_BATCH_SIZES = BATCH_SIZES[:2]  # the weights of 128 pictures may take gigabytes
 
 Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 Item = TypeVar('Item')
@@ -42,6 +45,7 @@ class Predictor:
 
     Attributes:
       class_names: in the order of the probabilities; numbers if the file has none.
+      model: the `vit_jax.ViT`.
       notes: messages on what was resized, dropped or newly initialised.
 
     Raises:
@@ -60,7 +64,7 @@ class Predictor:
         **overrides: Any,
     ) -> None:
         weights = read_weights(path, step=step, **overrides)
-        model = weights.model
+        self.model = model = weights.model
         self.notes = weights.notes
         self._max_pixels = max_pixels
         self.class_names = weights.description['class_names'] or [
@@ -75,8 +79,12 @@ class Predictor:
             logits: Any = model.apply(variables, self._preprocessing.normalize(images))
             return jax.nn.softmax(logits)
 
+        def attend(variables: dict, images: jax.Array) -> jax.Array:
+            return record(model, variables, self._preprocessing.normalize(images)).attention
+
         self._on_one_device = jax.jit(predict)
         self._on_all_devices = self._parallel.eval_step(predict)
+        self._attend = jax.jit(attend)
 
     def __call__(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b k']:
         """Class probabilities.
@@ -105,6 +113,30 @@ class Predictor:
         """The k likeliest classes of each picture as (name, probability), likeliest first."""
         _check_k(k)
         return [self._likeliest(row, k) for row in self(images)]
+
+    def attention(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b l h n n']:
+        """The attention weights of all layers and heads, see `vit_jax.model.record`.
+
+        Args:
+          images: see `__call__`.
+
+        Returns:
+          Weights [b, depth, heads, n, n], float32; each row, of a token that attends, sums to 1.
+          The prefix tokens (cls, registers) come first, then the patches row by row.
+
+        Raises:
+          InputError: if something is not a picture.
+        """
+        _check_several(images)
+        pictures = list(images)
+        n = num_tokens(self.model)
+        weights = np.empty((len(pictures), self.model.depth, self.model.heads, n, n), np.float32)
+        largest = ATTENTION_BATCH_SIZES[-1]
+        for start in range(0, len(pictures), largest):
+            chunk = [self._read(picture) for picture in pictures[start : start + largest]]
+            found = self._attend(self._first_copy, jnp.asarray(self._padded(chunk)))
+            weights[start : start + len(chunk)] = found[: len(chunk)]
+        return weights
 
     def stream(
         self, images: Iterable[Picture], k: int = 5, on_error: str = 'raise'
@@ -145,16 +177,21 @@ class Predictor:
 
     def _classify(self, images: list[np.ndarray]) -> Float32[np.ndarray, 'b k']:
         """Probabilities of at most 128 images of the model's size."""
-        size = next(size for size in BATCH_SIZES if size >= len(images))
-        padded = np.zeros((size, *self._preprocessing.shape), np.uint8)
-        for row, image in zip(padded, images, strict=False):
-            row[:] = image
-        if size % jax.device_count():
+        padded = self._padded(images)
+        if len(padded) % jax.device_count():
             probabilities = self._on_one_device(self._first_copy, jnp.asarray(padded))
         else:
             batch = self._parallel.put_batch(padded)
             probabilities = self._on_all_devices(self._variables, batch)
         return np.asarray(probabilities)[: len(images)]
+
+    def _padded(self, images: list[np.ndarray]) -> UInt8[np.ndarray, 'b h w c']:
+        """A batch of images and, to one of `BATCH_SIZES`, zeros."""
+        size = next(size for size in BATCH_SIZES if size >= len(images))
+        padded = np.zeros((size, *self._preprocessing.shape), np.uint8)
+        for row, image in zip(padded, images, strict=False):
+            row[:] = image
+        return padded
 
     def _likeliest(self, row: Float32[np.ndarray, 'k'], k: int) -> list[tuple[str, float]]:
         order = np.argsort(-row, kind='stable')[:k]
