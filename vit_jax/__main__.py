@@ -17,6 +17,8 @@ COMMANDS = (
     'train',
     'predict',
     'evaluate',
+    'attention',
+    'inside',
     'plot',
     'convert',
     'summary',

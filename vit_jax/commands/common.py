@@ -3,16 +3,20 @@
 import functools
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from vit_jax.errors import InputError
 from vit_jax.model.arguments import CHOICES, argument_names
 from vit_jax.model.extras import Extras
 from vit_jax.model.vit import ViT
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vit_jax.use.predict import Predictor
     from vit_jax.weights.reading import Weights
 
 WEIGHTS = 'RUN|WEIGHTS'  # a run directory, a weight file or a Hugging Face folder
@@ -144,6 +148,36 @@ def read(weights: str, overrides: dict[str, Any]) -> 'Weights':
     read = read_weights(weights, **overrides)
     print_notes(weights, read.notes)
     return read
+
+
+def open_predictor(
+    weights: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    overrides: dict[str, Any],
+    **options: Any,
+) -> 'Predictor':
+    """The predictor of a command's weights and options; prints the notes on the weights."""
+    from vit_jax.run.compilation_cache import use_compilation_cache
+    from vit_jax.run.storage import open_path
+    from vit_jax.use.predict import Predictor
+
+    if not open_path(weights).exists():
+        raise InputError(f'{weights}: no such file or run directory')
+    use_compilation_cache()
+    predictor = Predictor(weights, mean=mean, std=std, **options, **overrides)
+    print_notes(weights, predictor.notes)
+    return predictor
+
+
+def save_pictures(pictures: 'Sequence[Image]', output: str) -> None:
+    """Saves a picture, or several as an animation."""
+    first, *others = pictures
+    animation: Any = {'save_all': True, 'append_images': others, 'duration': 700, 'loop': 0}
+    try:
+        first.save(output, **(animation if others else {}))
+    except (ValueError, KeyError):  # from Pillow, for an extension that it cannot write
+        raise InputError(f'--output: expected a picture file such as .png, got {output}') from None
 
 
 def print_notes(weights: str, notes: list[str]) -> None:

@@ -47,19 +47,12 @@ def command(
 
     from vit_jax.data.picture import MAX_PIXELS
     from vit_jax.errors import InputError
-    from vit_jax.run.compilation_cache import use_compilation_cache
-    from vit_jax.run.storage import open_path
     from vit_jax.use.pictures import find_pictures
-    from vit_jax.use.predict import Predictor
 
-    if not open_path(weights).exists():
-        raise InputError(f'{weights}: no such file or run directory')
     pictures = find_pictures(paths)
-    use_compilation_cache()
-    predictor = Predictor(
-        weights, max_pixels=max_pixels or MAX_PIXELS, mean=mean, std=std, **overrides
+    predictor = common.open_predictor(
+        weights, mean, std, overrides, max_pixels=max_pixels or MAX_PIXELS
     )
-    common.print_notes(weights, predictor.notes)
     total = skipped = 0
 
     def rows() -> Iterator[dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 import click
 
+from vit_jax.commands.common import save_pictures
 from vit_jax.commands.config import SETTINGS, config, read_config
-from vit_jax.errors import InputError
 
 
 @click.command(context_settings=SETTINGS)
@@ -25,10 +25,4 @@ def command(arguments: tuple[str, ...], output: str, step: int, rows: int, colum
 
     logging.set_verbosity(logging.ERROR)
     check_config(options)
-    sheet = preview(options, step, rows, columns)
-    try:
-        sheet.save(output)
-    except (ValueError, KeyError):  # from Pillow, for an extension that it cannot write
-        raise InputError(
-            f'--output: expected a picture file such as preview.png, got {output}'
-        ) from None
+    save_pictures([preview(options, step, rows, columns)], output)

@@ -13,6 +13,7 @@ from einops import rearrange
 from flax.core import FrozenDict
 from jaxtyping import Array, Float, Num
 
+from vit_jax.model.layers import layer_norm
 from vit_jax.model.vit import ViT
 
 # Modules whose outputs are recorded: a layer's queries, keys and values; those two normalised, if
@@ -27,7 +28,7 @@ class Record(NamedTuple):
       logits: [b, num_classes].
       attention: weights of each layer and head, in float32; each row sums to 1. The prefix tokens
         come first, as in the model.
-      tokens: after the last layer.
+      tokens: after the last layer and the last norm, in float32.
     """
 
     logits: Float[Array, 'b k']
@@ -63,4 +64,6 @@ def record(
     q *= q.shape[-1] ** -0.5
     dots = jnp.einsum('l b m h d, l b n h d -> b l h m n', q, k)
     weights = jax.nn.softmax(dots.astype(jnp.float32), axis=-1)
-    return Record(logits, weights, recorded['__call__'][0])
+    last_norm = {'params': variables['params']['mlp_head']['layers_0']}
+    tokens: Any = layer_norm(model.norm_eps).apply(last_norm, recorded['__call__'][0])
+    return Record(logits, weights, tokens)

@@ -17,14 +17,13 @@ from PIL import Image
 from vit_jax.data.memory import num_cores
 from vit_jax.data.picture import MAX_PIXELS, read_picture
 from vit_jax.errors import InputError
-from vit_jax.model.record import record
-from vit_jax.model.shapes import num_tokens
+from vit_jax.model.record import Record, record
 from vit_jax.parallel.parallel import create_parallel
 from vit_jax.weights.reading import read_weights
 
 # Each call is split and padded to these sizes, so a predictor compiles at most three times.
 BATCH_SIZES = (1, 16, 128)
-ATTENTION_BATCH_SIZES = BATCH_SIZES[:2]  # the weights of 128 pictures may take gigabytes
+LARGEST_RECORD = 16  # pictures; the attention of 128 may take gigabytes
 
 Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 Item = TypeVar('Item')
@@ -45,7 +44,7 @@ class Predictor:
 
     Attributes:
       class_names: in the order of the probabilities; numbers if the file has none.
-      model: the `vit_jax.ViT`.
+      model, variables: the `vit_jax.ViT` and its parameters.
       notes: messages on what was resized, dropped or newly initialised.
 
     Raises:
@@ -72,19 +71,19 @@ class Predictor:
         ]
         self._preprocessing = weights.preprocessing(mean, std)
         self._parallel = create_parallel('jit', jax.device_count())
-        self._variables = jax.device_put(weights.variables, self._parallel.replicated)
-        self._first_copy = jax.tree.map(lambda x: x.addressable_data(0), self._variables)
+        self.variables = jax.device_put(weights.variables, self._parallel.replicated)
+        self._first_copy = jax.tree.map(lambda x: x.addressable_data(0), self.variables)
 
         def predict(variables: dict, images: jax.Array) -> jax.Array:
             logits: Any = model.apply(variables, self._preprocessing.normalize(images))
             return jax.nn.softmax(logits)
 
-        def attend(variables: dict, images: jax.Array) -> jax.Array:
-            return record(model, variables, self._preprocessing.normalize(images)).attention
+        def recorded(variables: dict, images: jax.Array) -> Record:
+            return record(model, variables, self._preprocessing.normalize(images))
 
         self._on_one_device = jax.jit(predict)
         self._on_all_devices = self._parallel.eval_step(predict)
-        self._attend = jax.jit(attend)
+        self._record = jax.jit(recorded)
 
     def __call__(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b k']:
         """Class probabilities.
@@ -103,7 +102,7 @@ class Predictor:
         pictures = list(images)
         probabilities = np.empty((len(pictures), len(self.class_names)), np.float32)
         for start in range(0, len(pictures), BATCH_SIZES[-1]):
-            chunk = [self._read(picture) for picture in pictures[start : start + BATCH_SIZES[-1]]]
+            chunk = [self.pixels(picture) for picture in pictures[start : start + BATCH_SIZES[-1]]]
             probabilities[start : start + len(chunk)] = self._classify(chunk)
         return probabilities
 
@@ -127,16 +126,30 @@ class Predictor:
         Raises:
           InputError: if something is not a picture.
         """
+        return self._recorded(images, lambda found: found.attention)
+
+    def tokens(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b n d']:
+        """The tokens after the last norm, those of the prefix (cls, registers) first.
+
+        Args:
+          images: see `__call__`.
+
+        Raises:
+          InputError: if something is not a picture.
+        """
+        return self._recorded(images, lambda found: found.tokens)
+
+    def _recorded(
+        self, images: np.ndarray | Sequence[Picture], part: Callable[[Record], jax.Array]
+    ) -> np.ndarray:
         _check_several(images)
-        pictures = list(images)
-        n = num_tokens(self.model)
-        weights = np.empty((len(pictures), self.model.depth, self.model.heads, n, n), np.float32)
-        largest = ATTENTION_BATCH_SIZES[-1]
-        for start in range(0, len(pictures), largest):
-            chunk = [self._read(picture) for picture in pictures[start : start + largest]]
-            found = self._attend(self._first_copy, jnp.asarray(self._padded(chunk)))
-            weights[start : start + len(chunk)] = found[: len(chunk)]
-        return weights
+        pictures, found = list(images), []
+        for start in range(0, len(pictures), LARGEST_RECORD):
+            chunk = [self.pixels(picture) for picture in pictures[start : start + LARGEST_RECORD]]
+            batch = jnp.asarray(self._padded(chunk))
+            found.append(np.asarray(part(self._record(self._first_copy, batch)))[: len(chunk)])
+        empty = jax.eval_shape(self._record, self._first_copy, self._padded([]))
+        return np.concatenate(found or [np.empty((0, *part(empty).shape[1:]), np.float32)])
 
     def stream(
         self, images: Iterable[Picture], k: int = 5, on_error: str = 'raise'
@@ -182,7 +195,7 @@ class Predictor:
             probabilities = self._on_one_device(self._first_copy, jnp.asarray(padded))
         else:
             batch = self._parallel.put_batch(padded)
-            probabilities = self._on_all_devices(self._variables, batch)
+            probabilities = self._on_all_devices(self.variables, batch)
         return np.asarray(probabilities)[: len(images)]
 
     def _padded(self, images: list[np.ndarray]) -> UInt8[np.ndarray, 'b h w c']:
@@ -197,7 +210,12 @@ class Predictor:
         order = np.argsort(-row, kind='stable')[:k]
         return [(self.class_names[index], float(row[index])) for index in order]
 
-    def _read(self, image: Picture) -> UInt8[np.ndarray, 'h w c']:
+    def pixels(self, image: Picture) -> UInt8[np.ndarray, 'h w c']:
+        """A picture as the model sees it, before normalisation.
+
+        Raises:
+          InputError: if it is not a picture.
+        """
         if isinstance(image, (str, os.PathLike)):
             return self._preprocessing.resize(read_picture(image, self._max_pixels))
         picture = image if isinstance(image, Image.Image) else np.asarray(image)
@@ -205,7 +223,7 @@ class Predictor:
 
     def _read_or_error(self, image: Picture) -> np.ndarray | InputError:
         try:
-            return self._read(image)
+            return self.pixels(image)
         except InputError as error:
             return error
 
