@@ -116,16 +116,19 @@ def survive_kills(
     failures = []
     name = 'one layout' if len(layouts) == 1 else 'layouts'
     turns, kills, begun = itertools.cycle(layouts), 0, 0
+    longest = {1: seconds, 2: 2 * seconds}  # that a start takes, by its processes
     while kills < num_kills:
         layout = next(turns)
+        started = time.monotonic()
         process = start(folder, name, layout)
-        longest = seconds * (3 if layout.processes > 1 else 1)  # they have two cores here
         try:
-            _, errors = process.communicate(timeout=rng.uniform(0, longest))
+            _, errors = process.communicate(timeout=rng.uniform(0, longest[layout.processes]))
         except subprocess.TimeoutExpired:
             failures += process.kill_one(rng)
             kills += 1
             continue
+        took = time.monotonic() - started  # less than the first, which compiled the step
+        longest[layout.processes] = (longest[layout.processes] + took) / 2
         if process.returncode:
             failures.append(f'{name}: {errors[-500:]}')
             break
