@@ -19,7 +19,7 @@ from vit_jax.use.predict import Picture, Predictor
 
 WIDTH, HEIGHT, SCALE = 640, 360, 2  # pixels; drawn SCALE times as large, then reduced
 FRAMES_PER_SECOND = 12.5  # GIF counts in hundredths of a second
-BACKGROUND, PALE, BRIGHT, ACCENT = '#10131c', '#7d869c', '#eef1f8', '#ffb84d'
+BACKGROUND, FAINT, PALE, BRIGHT, ACCENT = '#10131c', '#262b3a', '#7d869c', '#eef1f8', '#ffb84d'
 PICTURE = (40, 52, 240)  # left, top and side of the picture
 ROW = (40, 312, 14)  # left and top of the row of tokens, height of a token
 CAPTION, BARS = (320, 60), (320, 150)  # left and top
@@ -76,15 +76,15 @@ class _Scenes:
             for x in np.arange(columns) * self.size[0]
         ]
         height, width = pixels.shape[:2]
-        self.sizes = f'{width} x {height} pixels', f'{len(self.patches)} patches'
+        self.size_text = f'{width} x {height} pixels'
 
     def picture(self, t: float) -> Image.Image:
-        frame = _canvas('A picture', self.sizes[0])
-        self._paste_all(frame, gap=0, fade=t)
+        frame = _canvas('A picture', self.size_text)
+        self._paste_all(frame, gap=0.0, fade=t)
         return _finish(frame)
 
     def cut(self, t: float) -> Image.Image:
-        frame = _canvas('An image is worth', f'{self.sizes[1]}: each one is a word')
+        frame = _canvas(f'An image is worth {len(self.patches)} words', 'each patch is one')
         self._paste_all(frame, gap=_ease(min(1.0, 1.6 * t)))
         return _finish(frame)
 
@@ -113,9 +113,10 @@ class _Scenes:
         before = self.attention[layer - 1].ravel() if layer else np.zeros_like(weights)
         shown = before + (weights - before) * _ease(min(1.0, 2 * t))
         title = f'Layer {layer + 1} of {len(self.attention)}'
-        frame = _canvas(title, 'every token attends to every other')
+        frame = _canvas(title, 'brighter: where the cls token looks')
         self._paste_all(frame, gap=1.0, weights=shown)
         self._draw_tokens(frame, shown)
+        self._draw_layers(frame, layer)
         self._draw_arcs(frame, shown)
         self._draw_cls(frame)
         return _finish(frame)
@@ -150,7 +151,7 @@ class _Scenes:
 
     def _token(self, i: int) -> tuple[float, float, float, float]:
         """Where token i lies in the row."""
-        left, top, height = (SCALE * x for x in ROW)
+        left, top, height = (float(SCALE * x) for x in ROW)
         step = SCALE * (WIDTH - 2 * ROW[0]) / (len(self.patches) + 1)
         return left + i * step, top, left + (i + 0.78) * step, top + height
 
@@ -168,7 +169,7 @@ class _Scenes:
         for i, patch in enumerate(self.patches):
             left, top, right, bottom = self._place(i, gap)
             size = max(1, round(right - left)), max(1, round(bottom - top))
-            frame.paste(_dim(patch, light[i]).resize(size), (round(left), round(top)))
+            frame.paste(_dim(patch, float(light[i])).resize(size), (round(left), round(top)))
 
     def _draw_tokens(self, frame: Image.Image, weights: np.ndarray | None = None) -> None:
         for i, patch in enumerate(self.patches):
@@ -176,8 +177,18 @@ class _Scenes:
             size = max(1, round(right - left)), round(bottom - top)
             light = 1.0
             if weights is not None:
-                light = 0.3 + 0.7 * weights[i] / max(weights.max(), 1e-9)
+                light = float(0.3 + 0.7 * weights[i] / max(weights.max(), 1e-9))
             frame.paste(_dim(patch.resize(size), light), (round(left), round(top)))
+
+    def _draw_layers(self, frame: Image.Image, current: int) -> None:
+        """A pile of all layers, the first one at the bottom."""
+        draw, depth = ImageDraw.Draw(frame), len(self.attention)
+        left, step = SCALE * BARS[0], SCALE * min(22, 130 / depth)
+        for layer in range(depth):
+            top = SCALE * BARS[1] + (depth - 1 - layer) * step
+            colour = ACCENT if layer == current else PALE if layer < current else FAINT
+            box = left, top, left + SCALE * 150, top + 0.7 * step
+            draw.rounded_rectangle(box, 0.2 * step, fill=colour)
 
     def _draw_cls(self, frame: Image.Image, above: float = 0.0) -> None:
         left, top, right, bottom = self._token(0)
@@ -189,7 +200,7 @@ class _Scenes:
         left, top, right, _ = self._token(0)
         start = (left + right) / 2
         for i in np.argsort(weights)[-12:]:
-            share = weights[i] / max(weights.max(), 1e-9)
+            share = float(weights[i] / max(weights.max(), 1e-9))
             left, _, right, _ = self._token(int(i) + 1)
             end = (left + right) / 2
             height = min(SCALE * 34, 0.35 * (end - start) + SCALE * 6)
@@ -224,7 +235,7 @@ def _ease(t: float) -> float:
 
 def _dim(image: Image.Image, light: float) -> Image.Image:
     """An image between the background, 0, and itself, 1."""
-    return Image.blend(Image.new('RGB', image.size, BACKGROUND), image, float(light))
+    return Image.blend(Image.new('RGB', image.size, BACKGROUND), image, light)
 
 
 def _mix(first: str, second: str, share: float) -> tuple[int, ...]:
