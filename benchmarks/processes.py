@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -72,10 +73,15 @@ class Started(subprocess.Popen[str]):
         self.others = others
 
     def kill_one(self, rng: random.Random) -> list[str]:
-        """Kills one of the processes; what is wrong with how the others end."""
+        """Kills one of the processes; what is wrong with how the others end.
+
+        If there are others, it may be stopped instead, which they must notice too.
+        """
         victim, *others = rng.sample([self, *self.others], 1 + len(self.others))
-        victim.kill()
-        victim.communicate()
+        if others and rng.random() < 0.5:
+            victim.send_signal(signal.SIGSTOP)
+        else:
+            victim.kill()
         wrong = []
         for other in others:
             try:
@@ -87,6 +93,8 @@ class Started(subprocess.Popen[str]):
                 continue
             if other.returncode not in (0, STATUS) or len(errors.splitlines()) > 1:
                 wrong.append(f'status {other.returncode}: {errors[-800:]}')
+        victim.kill()
+        victim.communicate()
         return wrong
 
 

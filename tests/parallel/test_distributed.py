@@ -18,7 +18,7 @@ from vit_jax.train.config import load_config
 HEARTBEAT = 6  # seconds
 OPTIONS = {
     'batch_size': 16,
-    'num_steps': 15,
+    'num_steps': 12,
     'checkpoint_every_steps': 3,
     'eval_every_steps': 6,
     'log_every_steps': 1,
@@ -46,16 +46,17 @@ Reporter.train = train
 from vit_jax.__main__ import run_and_exit
 run_and_exit('train.py', 'train')
 """
-# A loop in which the second process gets stuck, but is alive.
-STUCK = """
-import time
+# A loop of steps, in which something happens to the second process.
+LOOP = """
+import signal, time
 from vit_jax.parallel.distributed import Wishes, join
 join(coordinator_address='127.0.0.1:{port}', num_processes=2, process_id={i},
-     connect_seconds=60, heartbeat_seconds=100, step_seconds=2.0)
+     connect_seconds=60, heartbeat_seconds={heartbeat}, step_seconds={step})
 with Wishes(1) as wishes:
     for step in range(9):
         wishes(False)
-        time.sleep(1000 * ({i} == 1 and step == 3))
+        if {i} == 1 and step == 3:
+            {happens}
 """
 SAVED = 'the run is saved; run the same command to resume'
 AGAIN = 'Run the same command again on all hosts.'
@@ -113,7 +114,7 @@ def metrics(workdir):
 
 
 def test_processes_train_as_one_and_end_together(data_dir, tmp_path):
-    """One is told to stop, stopped, killed; each time resumed on another layout."""
+    """One is told to stop, one killed; each time resumed on another layout."""
     workdir = tmp_path / 'run'
     on_all_axes = {'parallel.data': 2, 'parallel.fsdp': 2, 'parallel.tensor': 2}
     told = ('-c', DISTURBED.format(step=3, number='signal.SIGTERM'))
@@ -121,16 +122,11 @@ def test_processes_train_as_one_and_end_together(data_dir, tmp_path):
     assert first.endswith(f'train.py: a signal to another process: {SAVED}\n')
     assert last.endswith(f'train.py: SIGTERM: {SAVED}\n')
 
-    stopped = ('-c', DISTURBED.format(step=8, number='signal.SIGSTOP'))
-    (said,) = end_without_last(start(workdir, data_dir, 2, stopped, **{'parallel.mode': 'pmap'}))
-    assert re.fullmatch(f'train.py: process 0 of 2 has lost another one.* {AGAIN}\n', said)
-    assert time.time() - (workdir / 'metrics.jsonl').stat().st_mtime < 10 * HEARTBEAT
-
     steps = [int(x.name) for x in (workdir / 'checkpoints').iterdir() if x.name.isdecimal()]
     newest = workdir / 'checkpoints' / str(max(steps))
     for file in newest.glob('*/ocdbt.process_1/d/*'):  # only some processes will notice
         file.write_bytes(b'damaged')
-    killed = ('-c', DISTURBED.format(step=13, number='signal.SIGKILL'))
+    killed = ('-c', DISTURBED.format(step=8, number='signal.SIGKILL'))
     said = end_without_last(start(workdir, data_dir, 4, killed, **{'parallel.fsdp': 8}))
     for i, lines in enumerate(said):
         damage, line = lines.splitlines()
@@ -138,7 +134,7 @@ def test_processes_train_as_one_and_end_together(data_dir, tmp_path):
         assert re.fullmatch(f'train.py: process {i} of 4 has lost another one.* {AGAIN}', line)
     assert time.time() - (workdir / 'metrics.jsonl').stat().st_mtime < 10 * HEARTBEAT
 
-    assert finish(start(workdir, data_dir, 2), 0) == ['', '']
+    assert finish(start(workdir, data_dir, 2, **{'parallel.mode': 'pmap'}), 0) == ['', '']
     expected = tmp_path / 'expected'  # in this process, with its eight devices
     vit_jax.train(load_config('digits', OPTIONS | {'data.dir': data_dir}), str(expected))
     parameters = [vit_jax.load_weights(str(path))[1] for path in (workdir, expected)]
@@ -150,12 +146,26 @@ def test_processes_train_as_one_and_end_together(data_dir, tmp_path):
         assert loss == pytest.approx(expected_loss, rel=1e-4)
 
 
-def test_a_stuck_process_ends_the_others():
-    port = free_port()
-    started = [processes.start('-c', STUCK.format(port=port, i=i)) for i in range(2)]
-    (said,) = end_without_last(started)
-    line = f'-c: process 0 of 2 has waited 2 s in a step: is another one stuck\\? {AGAIN}\n'
-    assert re.fullmatch(line, said)
+@pytest.mark.parametrize(
+    'happens, options, line',
+    [
+        (
+            'signal.raise_signal(signal.SIGSTOP)',
+            {'heartbeat': 3, 'step': 100.0},
+            'has lost another one, or had no sign of life from it for 3 s.',
+        ),
+        (
+            'time.sleep(1000)',
+            {'heartbeat': 100, 'step': 2.0},
+            'has waited 2 s in a step: is another one stuck?',
+        ),
+    ],
+    ids=['stopped', 'stuck'],
+)
+def test_a_process_that_is_stopped_or_stuck_ends_the_others(happens, options, line):
+    options |= {'happens': happens, 'port': free_port()}
+    started = [processes.start('-c', LOOP.format(i=i, **options)) for i in range(2)]
+    assert end_without_last(started) == [f'-c: process 0 of 2 {line} {AGAIN}\n']
 
 
 def test_a_process_that_finds_no_others_ends_in_one_line():

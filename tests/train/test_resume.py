@@ -4,10 +4,7 @@ import os
 import random
 import shutil
 import signal
-from functools import partial
 
-import jax
-import numpy as np
 import processes
 import pytest
 
@@ -189,25 +186,3 @@ def test_resuming_drops_metrics_of_unsaved_steps(digits_config, digits_run, tmp_
     steps = [line['step'] for line in read_metrics(tmp_path / 'metrics.jsonl')]
     assert steps == [2, 3, 4, 6, 6, 8, 8]
     assert '6 of 8 steps are done' in capsys.readouterr().out
-
-
-def test_interrupted_run_resumes_in_the_other_mode(digits_config, tmp_path, monkeypatch, capsys):
-    """Half under jit and half under pmap equals all under jit."""
-    digits_config.optim.name = 'sgd'
-    digits_config.optim.learning_rate = 0.1
-    train(digits_config, str(tmp_path / 'whole'))
-
-    def interrupt(self, step, metrics):
-        if step == 4:
-            raise KeyboardInterrupt
-        return report(self, step, metrics)
-
-    report = Reporter.train
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Reporter, 'train', interrupt)
-        train(digits_config, str(tmp_path / 'both'))
-    digits_config.parallel.mode = 'pmap'
-    train(digits_config, str(tmp_path / 'both'))
-    assert '3 of 6 steps are done' in capsys.readouterr().out
-    params = [final_params(tmp_path / name) for name in ('both', 'whole')]
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), *params)
