@@ -19,6 +19,7 @@ COMMANDS = (
     'evaluate',
     'plot',
     'convert',
+    'export',
     'summary',
     'options',
     'prepare',

@@ -38,7 +38,7 @@ def command(
     std: tuple[float, ...] | None,
     overrides: dict[str, Any],
 ) -> None:
-    """Classify pictures.
+    """Classify pictures, with a trained model or a file that vit_jax export wrote.
 
     PATH is a picture, a folder of pictures with all folders in it, a quoted pattern such as
     'photos/**/*.jpg', or - for the paths on standard input, one a line.
@@ -49,6 +49,7 @@ def command(
     from vit_jax.errors import InputError
     from vit_jax.run.compilation_cache import use_compilation_cache
     from vit_jax.run.storage import open_path
+    from vit_jax.use.exported import ExportedPredictor, is_export
     from vit_jax.use.pictures import find_pictures
     from vit_jax.use.predict import Predictor
 
@@ -56,9 +57,12 @@ def command(
         raise InputError(f'{weights}: no such file or run directory')
     pictures = find_pictures(paths)
     use_compilation_cache()
-    predictor = Predictor(
-        weights, max_pixels=max_pixels or MAX_PIXELS, mean=mean, std=std, **overrides
-    )
+    predictor: Predictor
+    max_pixels = max_pixels or MAX_PIXELS
+    if is_export(weights):
+        predictor = ExportedPredictor(weights, max_pixels=max_pixels)
+    else:
+        predictor = Predictor(weights, max_pixels=max_pixels, mean=mean, std=std, **overrides)
     common.print_notes(weights, predictor.notes)
     total = skipped = 0
 

@@ -1,0 +1,50 @@
+"""vit_jax export."""
+
+from typing import Any
+
+import click
+
+from vit_jax.commands import common
+
+
+@click.command()
+@click.argument('weights', metavar=common.WEIGHTS)
+@click.option(
+    '-o',
+    '--output',
+    'path',
+    metavar='PATH',
+    required=True,
+    help='FILE.stablehlo or FILE.onnx.',
+)
+@common.normalisation
+@common.overrides
+def command(
+    weights: str,
+    path: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    overrides: dict[str, Any],
+) -> None:
+    """Export a model, so that it runs without vit_jax.
+
+    The file takes uint8 pictures of the model's size, in batches of any size, and gives
+    probabilities; PATH.json, beside it, has the class names. FILE.stablehlo runs in any process
+    with jax, on CPUs, GPUs and TPUs; FILE.onnx in ONNX Runtime.
+    """
+    from pathlib import Path
+
+    from vit_jax.errors import InputError
+    from vit_jax.use.export import write_stablehlo
+
+    writers = {'.stablehlo': write_stablehlo}
+    if Path(path).suffix not in writers:
+        raise InputError(f'{path}: expected a file ending in {" or ".join(writers)}')
+    read = common.read(weights, overrides)
+    preprocessing = read.preprocessing(mean, std)
+    writers[Path(path).suffix](read, path, preprocessing)
+    height, width, channels = preprocessing.shape
+    print(
+        f'{path}: uint8 [b, {height}, {width}, {channels}] → '
+        f'probabilities [b, {read.model.num_classes}]'
+    )
