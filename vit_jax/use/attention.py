@@ -1,16 +1,19 @@
 """What a model looks at: its attention to the patches, over the picture and as numbers."""
 
-from typing import Any
+from typing import Any, TypeVar
 
+import jax
 import numpy as np
 from jaxtyping import Float32
 
 from vit_jax.model.shapes import pair
 
+Array = TypeVar('Array', np.ndarray, jax.Array)
+
 
 def patch_attention(
-    attention: Float32[np.ndarray, '*l n n'], model: Any, size: tuple[int, int] | None = None
-) -> Float32[np.ndarray, '*l rows columns']:
+    attention: Float32[Array, '*l n n'], model: Any, size: tuple[int, int] | None = None
+) -> Float32[Array, '*l rows columns']:
     """How much of the attention to the patches each patch gets; sums to 1.
 
     The attention is that of the cls token, or the mean of all patches' if the model has none.
@@ -29,7 +32,7 @@ def patch_attention(
     return patches.reshape(*patches.shape[:-1], height // p1, width // p2)
 
 
-def rollout(attention: Float32[np.ndarray, '*b l h n n']) -> Float32[np.ndarray, '*b n n']:
+def rollout(attention: Float32[Array, '*b l h n n']) -> Float32[Array, '*b n n']:
     """How much of each input token is in each output token, if layers only mixed tokens.
 
     A layer mixes by the mean of its heads, and half of it is the residual connection:
@@ -38,7 +41,7 @@ def rollout(attention: Float32[np.ndarray, '*b l h n n']) -> Float32[np.ndarray,
     Reference: https://arxiv.org/abs/2005.00928
     """
     mixing = (attention.mean(axis=-3) + np.eye(attention.shape[-1], dtype=np.float32)) / 2
-    rolled = mixing[..., 0, :, :]
+    rolled: Any = mixing[..., 0, :, :]
     for layer in range(1, mixing.shape[-3]):
         rolled = mixing[..., layer, :, :] @ rolled
     return rolled
