@@ -17,11 +17,13 @@ from vit_jax.commands import common
     required=True,
     help='FILE.stablehlo or FILE.onnx.',
 )
+@click.option('--int8', is_flag=True, help='Of FILE.onnx: store kernels with 8 bits.')
 @common.normalisation
 @common.overrides
 def command(
     weights: str,
     path: str,
+    int8: bool,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     overrides: dict[str, Any],
@@ -36,13 +38,19 @@ def command(
 
     from vit_jax.errors import InputError
     from vit_jax.use.export import write_stablehlo
+    from vit_jax.use.onnx import write_onnx
 
-    writers = {'.stablehlo': write_stablehlo}
-    if Path(path).suffix not in writers:
-        raise InputError(f'{path}: expected a file ending in {" or ".join(writers)}')
+    ending = Path(path).suffix
+    if ending not in ('.stablehlo', '.onnx'):
+        raise InputError(f'{path}: expected a file ending in .stablehlo or .onnx')
+    if int8 and ending == '.stablehlo':
+        raise InputError('--int8: only of .onnx files')
     read = common.read(weights, overrides)
     preprocessing = read.preprocessing(mean, std)
-    writers[Path(path).suffix](read, path, preprocessing)
+    if ending == '.stablehlo':
+        write_stablehlo(read, path, preprocessing)
+    else:
+        write_onnx(read, path, preprocessing, int8=int8)
     height, width, channels = preprocessing.shape
     print(
         f'{path}: uint8 [b, {height}, {width}, {channels}] → '

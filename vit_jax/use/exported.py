@@ -39,7 +39,7 @@ class ExportedPredictor(Predictor):
         self._max_pixels = max_pixels
         with as_input_error(path):
             self.class_names = list(described['class_names'])
-            self._preprocessing = Preprocessing(
+            self.preprocessing = Preprocessing(
                 described['image_size'],
                 described['channels'],
                 **described['normalized_inside'],
@@ -50,7 +50,7 @@ class ExportedPredictor(Predictor):
     def attention(self, images: Any) -> Any:
         raise InputError('an exported model has no attention weights; use what it was made of')
 
-    def _classify(self, images: list[np.ndarray]) -> Float32[np.ndarray, 'b k']:
+    def classify(self, images: list[np.ndarray]) -> Float32[np.ndarray, 'b k']:
         return self._run(self._padded(images))[: len(images)]
 
 
