@@ -16,6 +16,7 @@ from vit_jax.run import output, signals
 COMMANDS = (
     'train',
     'predict',
+    'serve',
     'evaluate',
     'plot',
     'convert',
