@@ -14,7 +14,7 @@ from jaxtyping import Array, Float32, UInt8
 
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
-from vit_jax.model.shapes import parameter_shapes
+from vit_jax.model.shapes import pair, parameter_shapes
 from vit_jax.run.json_files import write_json
 from vit_jax.weights.reading import Weights
 
@@ -126,12 +126,16 @@ def describe(data: bytes, weights: Weights, preprocessing: Preprocessing) -> dic
     return {
         'class_names': class_names(weights),
         'image_size': list(preprocessing.image_size),
+        'patch_size': list(pair(model.patch_size)),
         'channels': preprocessing.channels,
         'crop_fraction': preprocessing.crop_fraction,
         'normalized_inside': {
             'mean': np.ravel(preprocessing.mean).tolist(),
             'std': np.ravel(preprocessing.std).tolist(),
         },
+        'layers': model.depth,
+        'heads': model.heads,
+        'parameters': sum(x.size for x in jax.tree.leaves(weights.variables)),
         'dtype': model.dtype,
         'source': Path(weights.name).name,
         'sha256': hashlib.sha256(data).hexdigest(),
