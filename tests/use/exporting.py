@@ -13,9 +13,9 @@ SIZES = dict(image_size=12, patch_size=4, num_classes=5, dim=32, depth=2, heads=
 SIZES |= dict(dim_head=16, norm_eps=1e-6, qkv_bias=True)
 MODELS = {
     'cls': {},
-    'gap': dict(pool='gap', class_token=False, channels=1, image_size=(8, 12)),
-    'map': dict(pool='map', num_registers=2, qk_norm=True, layer_scale=0.1),
-    'bfloat16': dict(dtype='bfloat16'),
+    'gap': dict(pool='gap', class_token=False, depth=1, channels=1, image_size=(8, 12)),
+    'map': dict(pool='map', depth=1, num_registers=2, qk_norm=True, layer_scale=0.1),
+    'bfloat16': dict(dtype='bfloat16', depth=1),
 }
 BATCHES = (1, 7, 64)
 
