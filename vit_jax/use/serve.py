@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 
 from vit_jax.model.shapes import abstract_variables, pair
 from vit_jax.use.answering import Answering
@@ -35,6 +34,12 @@ from vit_jax.use.uploads import (
 )
 
 PAGE = Path(__file__).parent / 'page'
+TYPES = {
+    '.html': 'text/html',
+    '.css': 'text/css',
+    '.js': 'text/javascript',
+    '.svg': 'image/svg+xml',
+}
 FLAGS = {'true': True, 'false': False}
 
 
@@ -73,9 +78,13 @@ class App(Starlette):
             '/metrics': self._metrics,
             '/openapi.json': self._openapi,
         }
-        routes: list[Route | Mount] = [
+        routes = [
             Route(path, answer, methods=['POST' if path == '/predict' else 'GET'])
             for path, answer in paths.items()
+        ]
+        routes += [
+            Route('/' if path.name == 'index.html' else f'/{path.name}', _file(path))
+            for path in PAGE.iterdir()
         ]
 
         def count(path: str, status: int) -> None:
@@ -84,7 +93,7 @@ class App(Starlette):
 
         gate = Middleware(Gate, hosts=hosts, is_stopping=lambda: self.stopping, count=count)
         super().__init__(
-            routes=[*routes, Mount('/', StaticFiles(directory=PAGE, html=True))],
+            routes=routes,
             middleware=[gate],
             exception_handlers={
                 HTTPException: _explain,
@@ -190,6 +199,16 @@ class App(Starlette):
 async def _lifespan(app: Any) -> AsyncIterator[None]:
     yield
     app.close()
+
+
+def _file(path: Path) -> Callable[[Request], Awaitable[Response]]:
+    """A file of the page, read once."""
+    content, kind = path.read_bytes(), TYPES[path.suffix]
+
+    async def answer(request: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return answer
 
 
 def _read_query(request: Request) -> tuple[int, bool]:

@@ -6,6 +6,7 @@ files into temporary ones.
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,6 +24,8 @@ from vit_jax.use.batching import Busy
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'AVIF')  # that browsers show
 MAX_NAME = 200  # characters of a file name that an answer repeats
 CLOSE = {'Connection': 'close'}  # after an answer to a request that was not read to its end
+
+logging.getLogger('python_multipart').setLevel(logging.ERROR)  # it warns of damaged forms
 
 
 @dataclasses.dataclass(frozen=True)
