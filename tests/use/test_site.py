@@ -114,6 +114,23 @@ def test_the_site_answers_like_the_predictor(sites, page, pictures):
             np.testing.assert_allclose(whole, wanted.rollout[0], atol=0.003)
 
 
+def test_a_visitor_sees_the_classes_of_a_picture_and_what_is_wrong(sites, page, pictures, tmp_path):
+    (bad := tmp_path / 'text.png').write_text('no picture')
+    visit, failures = page.context.browser.new_page(), []
+    visit.on('pageerror', lambda error: failures.append(str(error)))
+    visit.goto(f'{page.url}map/')
+    visit.set_input_files('input[type=file]', [pictures[0], bad])
+    visit.get_by_text('text.png: expected a picture').wait_for()
+    predictor = vit_jax.Predictor(sites / 'map.safetensors')
+    rows = [row.split('\t') for row in visit.locator('table').inner_text().split('\n')]
+    expected = predictor.top_k([pictures[0]], 5)[0]
+    assert [name for _, name in rows] == [name for name, _ in expected]
+    for (text, _), (_, probability) in zip(rows, expected, strict=True):
+        assert float(text.removesuffix(' %')) == pytest.approx(100 * probability, abs=0.02)
+    assert '5 classes' in visit.inner_text('body') and not failures
+    visit.close()
+
+
 def test_the_site_resizes_like_pillow_bit_for_bit(page):
     rng = np.random.default_rng(0)
     cases, expected = [], []

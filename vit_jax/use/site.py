@@ -1,4 +1,4 @@
-"""A trained model as a static web page: the server's page, with the model in the browser."""
+"""A trained model as a static web page, which runs it in the visitor's browser."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from vit_jax.use.onnx import write_onnx
 from vit_jax.weights.reading import Weights
 
 PAGE = Path(__file__).parent / 'page'  # of the server
-IN_BROWSER = Path(__file__).parent / 'browser'  # what replaces parts of it
+IN_BROWSER = Path(__file__).parent / 'browser'  # the files of the same names replace its own
 ONNXRUNTIME_WEB = 'onnxruntime-web@1.30.0'  # of npm
 RUNTIME = ('ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm')  # 14 MB
 MODEL = 'model.onnx'
