@@ -30,7 +30,8 @@ pytest:
 	touch $@
 
 # vit-pytorch's one file that the tests compare with needs torch alone, not all that it asks for.
-.venv/requirements-dev: .venv/requirements requirements-dev.txt
+.venv/requirements-dev: .venv/requirements requirements-dev.txt requirements-onnx.txt
 	$(PIP) -r requirements-dev.txt
 	$(PIP) --no-deps vit-pytorch==0.27.0
+	$(PIP) --no-deps -r requirements-onnx.txt
 	touch $@

@@ -16,11 +16,13 @@ from vit_jax.run import output, signals
 COMMANDS = (
     'train',
     'predict',
+    'serve',
     'evaluate',
     'attention',
     'inside',
     'plot',
     'convert',
+    'export',
     'summary',
     'options',
     'prepare',

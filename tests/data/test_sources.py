@@ -36,7 +36,7 @@ def test_predict_preprocesses_as_evaluation_does(photographs, tmp_path):
     config = small_config(photographs, **{'data.crop_fraction': 0.6, 'data.mean': (0.2, 0.4, 0.6)})
     result = train(config, str(tmp_path / 'run'))
     predictor = vit_jax.Predictor(tmp_path / 'run')
-    assert predictor._preprocessing.crop_fraction == 0.6
+    assert predictor.preprocessing.crop_fraction == 0.6
     split = open_source(f'folder:{photographs}').open('test')
     records = [split[i] for i in range(len(split))]
     probabilities = predictor([record.name for record in records])

@@ -6,9 +6,10 @@ from PIL import Image
 import vit_jax
 from vit_jax.__main__ import main
 from vit_jax.errors import InputError
-from vit_jax.use.attention import draw_attention, patch_attention, rollout
+from vit_jax.use.attention import patch_attention, rollout
+from vit_jax.use.attention_sheet import draw_attention
 from vit_jax.use.inside import draw_inside, filters, position_similarity, similarity
-from vit_jax.use.predict import LARGEST_RECORD
+from vit_jax.use.predict import ATTENTION_BATCH_SIZES
 
 ARGUMENTS = dict(image_size=8, patch_size=2, num_classes=3, dim=16, depth=2, heads=3, mlp_dim=24)
 
@@ -50,7 +51,7 @@ def test_attention_of_any_number_of_pictures_compiles_once_per_batch_size(weight
         part = predictor.attention(pictures[:count])
         np.testing.assert_allclose(part, whole[:count], atol=1e-6)
         assert predictor.tokens(pictures[:count]).shape == (count, 17, 16)
-    assert LARGEST_RECORD == 16 and predictor._record._cache_size() == 2
+    assert predictor._record._cache_size() == len(ATTENTION_BATCH_SIZES)
 
 
 def test_tokens_are_what_the_classifier_reads(predictor, pictures):

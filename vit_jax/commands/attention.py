@@ -28,7 +28,7 @@ def command(
     A picture file shows the rollout and the heads of one layer; a .gif, of all layers in turn.
     """
     from vit_jax.errors import InputError
-    from vit_jax.use.attention import draw_attention
+    from vit_jax.use.attention_sheet import draw_attention
 
     predictor = common.open_predictor(weights, mean, std, overrides)
     depth = predictor.model.depth

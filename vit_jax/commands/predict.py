@@ -38,7 +38,7 @@ def command(
     std: tuple[float, ...] | None,
     overrides: dict[str, Any],
 ) -> None:
-    """Classify pictures.
+    """Classify pictures, with a trained model or a file that vit_jax export wrote.
 
     PATH is a picture, a folder of pictures with all folders in it, a quoted pattern such as
     'photos/**/*.jpg', or - for the paths on standard input, one a line.
@@ -47,12 +47,16 @@ def command(
 
     from vit_jax.data.picture import MAX_PIXELS
     from vit_jax.errors import InputError
+    from vit_jax.use.exported import ExportedPredictor, is_export
     from vit_jax.use.pictures import find_pictures
 
     pictures = find_pictures(paths)
-    predictor = common.open_predictor(
-        weights, mean, std, overrides, max_pixels=max_pixels or MAX_PIXELS
-    )
+    max_pixels = max_pixels or MAX_PIXELS
+    predictor: Predictor
+    if is_export(weights):
+        predictor = ExportedPredictor(weights, max_pixels=max_pixels)
+    else:
+        predictor = common.open_predictor(weights, mean, std, overrides, max_pixels=max_pixels)
     total = skipped = 0
 
     def rows() -> Iterator[dict[str, Any]]:

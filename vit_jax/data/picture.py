@@ -74,7 +74,10 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode_picture(
-    data: bytes, name: str, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] = PILLOW_FORMATS,
 ) -> UInt8[np.ndarray, 'h w c']:
     """Decodes a picture and turns it upright by its EXIF orientation.
 
@@ -83,6 +86,7 @@ def decode_picture(
       name: of the picture, for errors.
       max_pixels: that it may have. What takes as long as more pixels counts as more: a JPEG of
         unusually many scans, and JPEG 2000.
+      formats: that Pillow may take it for.
 
     Returns:
       Grey (c = 1) or RGB (c = 3). Palettes and CMYK become RGB; transparency is dropped.
@@ -94,7 +98,7 @@ def decode_picture(
     jpeg = _read_header(data, name, max_pixels)
     if jpeg and (pixels := decode_jpeg(data, jpeg, name)) is not None:
         return pixels
-    return _decode_by_pillow(data, name, max_pixels)
+    return _decode_by_pillow(data, name, max_pixels, formats)
 
 
 def decode_crop(
@@ -140,11 +144,27 @@ def crop_and_resize(
 
 def _read_header(data: bytes, name: str, max_pixels: int) -> Jpeg | None:
     if jpeg := read_header(data):
-        _check_size(data, jpeg.height, jpeg.width, name, max_pixels)
+        check_size(data, jpeg.height, jpeg.width, name, max_pixels)
+    elif size := _webp_size(data):
+        check_size(data, *size, name, max_pixels)
     return jpeg
 
 
-def _check_size(data: bytes, height: int, width: int, name: str, max_pixels: int) -> None:
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) that a WebP claims: opening one takes the memory for them."""
+    if not (data.startswith(b'RIFF') and data[8:12] == b'WEBP' and len(data) >= 30):
+        return None
+    if data[12:16] == b'VP8X':
+        width, height = (int.from_bytes(data[at : at + 3], 'little') + 1 for at in (24, 27))
+    elif data[12:16] == b'VP8L':
+        sides = int.from_bytes(data[21:25], 'little')
+        width, height = (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (int.from_bytes(data[at : at + 2], 'little') & 0x3FFF for at in (26, 28))
+    return height, width
+
+
+def check_size(data: bytes, height: int, width: int, name: str, max_pixels: int) -> None:
     """Raises InputError if a picture takes too much memory or time to decode."""
     weight, reason = 1, ''
     if (num_scans := count_scans(data)) >= 2 * USUAL_SCANS:
@@ -158,12 +178,14 @@ def _check_size(data: bytes, height: int, width: int, name: str, max_pixels: int
         )
 
 
-def _decode_by_pillow(data: bytes, name: str, max_pixels: int) -> np.ndarray:
+def _decode_by_pillow(
+    data: bytes, name: str, max_pixels: int, formats: tuple[str, ...]
+) -> np.ndarray:
     if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit, of the whole process
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
-        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as picture:
-            _check_size(data, picture.height, picture.width, name, max_pixels)
+        with Image.open(io.BytesIO(data), formats=formats) as picture:
+            check_size(data, picture.height, picture.width, name, max_pixels)
             stored = ' '.join(str(tile.args) for tile in picture.tile)  # such as 'RGB;16B'
             if picture.mode.startswith(('I', 'F')) or ';16' in stored:
                 raise ValueError(f'it has more than 8 bits per channel, mode {picture.mode}')

@@ -32,7 +32,7 @@ def animate(predictor: Predictor, image: Picture) -> Iterator[Image.Image]:
       predictor: of a model with a cls token.
       image: a picture as for the predictor.
     """
-    pixels = predictor.pixels(image)
+    pixels = predictor.preprocess(image)
     scenes = _Scenes(
         pixels,
         patch_attention(predictor.attention([pixels])[0].mean(axis=1), predictor.model),

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from vit_jax.model.shapes import pair
-from vit_jax.use.attention import SIDE
+from vit_jax.use.attention_sheet import SIDE
 from vit_jax.use.contact_sheet import contact_sheet
 from vit_jax.use.predict import Picture, Predictor
 
@@ -33,7 +33,7 @@ def draw_inside(predictor: Predictor, image: Picture | None = None) -> Image.Ima
     """
     panels, title = {}, 'Inside the model'
     if image is not None:
-        pixels = predictor.pixels(image)
+        pixels = predictor.preprocess(image)
         ((name, probability),) = predictor.top_k([pixels], 1)[0]
         title = f'{name} {probability:.1%}'
         grid = predictor.model.grid

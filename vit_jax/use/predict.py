@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +19,30 @@ from vit_jax.data.picture import MAX_PIXELS, read_picture
 from vit_jax.errors import InputError
 from vit_jax.model.record import Record, record
 from vit_jax.parallel.parallel import create_parallel
+from vit_jax.use.attention import patch_attention, rollout
 from vit_jax.weights.reading import read_weights
 
 # Each call is split and padded to these sizes, so a predictor compiles at most three times.
 BATCH_SIZES = (1, 16, 128)
-LARGEST_RECORD = 16  # pictures; the attention of 128 may take gigabytes
+ATTENTION_BATCH_SIZES = BATCH_SIZES[:2]  # the weights of 128 pictures may take gigabytes
 
 Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 Item = TypeVar('Item')
 Result = TypeVar('Result')
+
+
+class Attended(NamedTuple):
+    """Classes, and where the model looked.
+
+    Args:
+      probabilities: of the classes.
+      attention: to each patch, of every layer and head; see `vit_jax.use.attention`.
+      rollout: to each patch, through all layers.
+    """
+
+    probabilities: Float32[np.ndarray, 'b k']
+    attention: Float32[np.ndarray, 'b l h rows columns']
+    rollout: Float32[np.ndarray, 'b rows columns']
 
 
 class Predictor:
@@ -45,6 +60,7 @@ class Predictor:
     Attributes:
       class_names: in the order of the probabilities; numbers if the file has none.
       model, variables: the `vit_jax.ViT` and its parameters.
+      preprocessing: what a picture goes through before the model.
       notes: messages on what was resized, dropped or newly initialised.
 
     Raises:
@@ -69,21 +85,28 @@ class Predictor:
         self.class_names = weights.description['class_names'] or [
             str(label) for label in range(model.num_classes)
         ]
-        self._preprocessing = weights.preprocessing(mean, std)
+        self.preprocessing = weights.preprocessing(mean, std)
         self._parallel = create_parallel('jit', jax.device_count())
         self.variables = jax.device_put(weights.variables, self._parallel.replicated)
         self._first_copy = jax.tree.map(lambda x: x.addressable_data(0), self.variables)
 
         def predict(variables: dict, images: jax.Array) -> jax.Array:
-            logits: Any = model.apply(variables, self._preprocessing.normalize(images))
+            logits: Any = model.apply(variables, self.preprocessing.normalize(images))
             return jax.nn.softmax(logits)
 
         def recorded(variables: dict, images: jax.Array) -> Record:
-            return record(model, variables, self._preprocessing.normalize(images))
+            return record(model, variables, self.preprocessing.normalize(images))
+
+        def attend_to_patches(variables: dict, images: jax.Array) -> Any:
+            found = recorded(variables, images)
+            each = patch_attention(found.attention, model)
+            together = patch_attention(rollout(found.attention), model)
+            return jax.nn.softmax(found.logits), each, together
 
         self._on_one_device = jax.jit(predict)
         self._on_all_devices = self._parallel.eval_step(predict)
         self._record = jax.jit(recorded)
+        self._attend_to_patches = jax.jit(attend_to_patches)
 
     def __call__(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b k']:
         """Class probabilities.
@@ -102,8 +125,10 @@ class Predictor:
         pictures = list(images)
         probabilities = np.empty((len(pictures), len(self.class_names)), np.float32)
         for start in range(0, len(pictures), BATCH_SIZES[-1]):
-            chunk = [self.pixels(picture) for picture in pictures[start : start + BATCH_SIZES[-1]]]
-            probabilities[start : start + len(chunk)] = self._classify(chunk)
+            chunk = [
+                self.preprocess(picture) for picture in pictures[start : start + BATCH_SIZES[-1]]
+            ]
+            probabilities[start : start + len(chunk)] = self.classify(chunk)
         return probabilities
 
     def top_k(
@@ -111,7 +136,7 @@ class Predictor:
     ) -> list[list[tuple[str, float]]]:
         """The k likeliest classes of each picture as (name, probability), likeliest first."""
         _check_k(k)
-        return [self._likeliest(row, k) for row in self(images)]
+        return [self.likeliest(row, k) for row in self(images)]
 
     def attention(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b l h n n']:
         """The attention weights of all layers and heads, see `vit_jax.model.record`.
@@ -144,8 +169,9 @@ class Predictor:
     ) -> np.ndarray:
         _check_several(images)
         pictures, found = list(images), []
-        for start in range(0, len(pictures), LARGEST_RECORD):
-            chunk = [self.pixels(picture) for picture in pictures[start : start + LARGEST_RECORD]]
+        largest = ATTENTION_BATCH_SIZES[-1]
+        for start in range(0, len(pictures), largest):
+            chunk = [self.preprocess(picture) for picture in pictures[start : start + largest]]
             batch = jnp.asarray(self._padded(chunk))
             found.append(np.asarray(part(self._record(self._first_copy, batch)))[: len(chunk)])
         empty = jax.eval_shape(self._record, self._first_copy, self._padded([]))
@@ -177,10 +203,10 @@ class Predictor:
         with closing(read_ahead(images, self._read_or_error, BATCH_SIZES[-1])) as read:
             while chunk := list(itertools.islice(read, BATCH_SIZES[-1])):
                 pixels = [found for _, found in chunk if not isinstance(found, InputError)]
-                rows = iter(self._classify(pixels) if pixels else ())
+                rows = iter(self.classify(pixels) if pixels else ())
                 for image, found in chunk:
                     if not isinstance(found, InputError):
-                        yield image, self._likeliest(next(rows), k)
+                        yield image, self.likeliest(next(rows), k)
                     elif on_error == 'skip':
                         yield image, found
                     else:
@@ -188,8 +214,24 @@ class Predictor:
                             f"{found}; to leave it out: --on-error skip, in Python on_error='skip'"
                         )
 
-    def _classify(self, images: list[np.ndarray]) -> Float32[np.ndarray, 'b k']:
-        """Probabilities of at most 128 images of the model's size."""
+    def likeliest(self, row: Float32[np.ndarray, 'k'], k: int) -> list[tuple[str, float]]:
+        """The k likeliest classes by one picture's probabilities, likeliest first."""
+        order = np.argsort(-row, kind='stable')[:k]
+        return [(self.class_names[index], float(row[index])) for index in order]
+
+    def preprocess(self, image: Picture) -> UInt8[np.ndarray, 'h w c']:
+        """A picture as the model sees it, before normalisation.
+
+        Raises:
+          InputError: if it is not a picture.
+        """
+        if isinstance(image, (str, os.PathLike)):
+            return self.preprocessing.resize(read_picture(image, self._max_pixels))
+        picture = image if isinstance(image, Image.Image) else np.asarray(image)
+        return self.preprocessing.resize(picture)
+
+    def classify(self, images: list[np.ndarray]) -> Float32[np.ndarray, 'b k']:
+        """Probabilities of at most 128 preprocessed images, see `preprocess`."""
         padded = self._padded(images)
         if len(padded) % jax.device_count():
             probabilities = self._on_one_device(self._first_copy, jnp.asarray(padded))
@@ -198,32 +240,25 @@ class Predictor:
             probabilities = self._on_all_devices(self.variables, batch)
         return np.asarray(probabilities)[: len(images)]
 
+    def classify_with_attention(self, images: list[np.ndarray]) -> Attended:
+        """Probabilities and maps of attention of at most 16 preprocessed images.
+
+        The maps are made on the device: they take far less memory than the weights.
+        """
+        found = self._attend_to_patches(self._first_copy, jnp.asarray(self._padded(images)))
+        return Attended(*(np.asarray(x)[: len(images)] for x in found))
+
     def _padded(self, images: list[np.ndarray]) -> UInt8[np.ndarray, 'b h w c']:
         """A batch of images and, to one of `BATCH_SIZES`, zeros."""
         size = next(size for size in BATCH_SIZES if size >= len(images))
-        padded = np.zeros((size, *self._preprocessing.shape), np.uint8)
+        padded = np.zeros((size, *self.preprocessing.shape), np.uint8)
         for row, image in zip(padded, images, strict=False):
             row[:] = image
         return padded
 
-    def _likeliest(self, row: Float32[np.ndarray, 'k'], k: int) -> list[tuple[str, float]]:
-        order = np.argsort(-row, kind='stable')[:k]
-        return [(self.class_names[index], float(row[index])) for index in order]
-
-    def pixels(self, image: Picture) -> UInt8[np.ndarray, 'h w c']:
-        """A picture as the model sees it, before normalisation.
-
-        Raises:
-          InputError: if it is not a picture.
-        """
-        if isinstance(image, (str, os.PathLike)):
-            return self._preprocessing.resize(read_picture(image, self._max_pixels))
-        picture = image if isinstance(image, Image.Image) else np.asarray(image)
-        return self._preprocessing.resize(picture)
-
     def _read_or_error(self, image: Picture) -> np.ndarray | InputError:
         try:
-            return self.pixels(image)
+            return self.preprocess(image)
         except InputError as error:
             return error
 
