@@ -48,7 +48,8 @@ def command(
     from vit_jax.use.onnx import write_onnx
     from vit_jax.use.site import write_site
 
-    ending = Path(path).suffix
+    is_folder = path.endswith('/') or Path(path).is_dir()
+    ending = '' if is_folder else Path(path).suffix
     if ending not in ('.stablehlo', '.onnx', ''):
         raise InputError(f'{path}: expected a file ending in .stablehlo or .onnx, or a folder')
     if int8 and ending == '.stablehlo':

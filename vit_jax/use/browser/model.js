@@ -1,8 +1,10 @@
-// The model in the visitor's browser, by ONNX Runtime in WebAssembly: no picture leaves it. The
-// answers are those of the server.
+// In place of the server's model.js: the model in the visitor's browser, by ONNX Runtime in
+// WebAssembly.
 
 import * as ort from './ort.wasm.bundle.min.mjs';
 import {centreBox, recolour, resize} from './resize.js';
+
+const TOP_K = 5;
 
 // Several threads take SharedArrayBuffer, which browsers give to cross-origin isolated pages only.
 ort.env.wasm.numThreads = self.crossOriginIsolated ? navigator.hardwareConcurrency : 1;
@@ -31,67 +33,28 @@ async function load() {
   return ort.InferenceSession.create(data, {executionProviders: ['wasm']});
 }
 
-/** What the page says of the model, as the server's GET /model. */
 export async function describe() {
   const {class_names: classes, source: name, ...rest} = await described;
-  return {classes, name, ...rest};
+  const privacy = 'The model runs in your browser: no picture leaves it.';
+  return {classes, name, ...rest, limits: {picture_bytes: Infinity}, privacy};
 }
 
-/** Classes and maps of attention of a picture, as the server's POST /predict. */
-export async function predict(file, {topK = 5, attention = false} = {}) {
-  const found = await compute(await preprocess(file));
+export async function answer(file) {
+  const {probabilities, attention, rollout} = await compute(await preprocess(file));
   const {class_names: names} = await described;
-  const predictions = Array.from(found.probabilities.data, (probability, i) => {
+  const predictions = Array.from(probabilities.data, (probability, i) => {
     return {class: names[i], probability};
   });
   predictions.sort((a, b) => b.probability - a.probability);
-  const answer = {name: file.name, predictions: predictions.slice(0, topK)};
-  if (attention) {
-    answer.attention = encode(found.attention, found.rollout);
-  }
-  return answer;
-}
-
-// Maps in a byte for each patch, 255 is the peak of the map.
-function encode(attention, rollout) {
   const [, layers, heads, rows, columns] = attention.dims;
-  const each = quantize(attention.data, rows * columns);
-  const together = quantize(rollout.data, rows * columns);
   return {
-    layers,
-    heads,
-    rows,
-    columns,
-    weights: base64(each.bytes),
-    peaks: each.peaks,
-    rollout: base64(together.bytes),
-    rollout_peak: together.peaks[0],
+    predictions: predictions.slice(0, TOP_K),
+    attention: {layers, heads, rows, columns, weights: attention.data, rollout: rollout.data},
   };
 }
 
-function quantize(data, size) {
-  const bytes = new Uint8Array(data.length);
-  const peaks = [];
-  for (let start = 0; start < data.length; start += size) {
-    const peak = data.subarray(start, start + size).reduce((a, b) => Math.max(a, b), 0);
-    peaks.push(peak);
-    for (let i = start; i < start + size; i++) {
-      bytes[i] = Math.round((data[i] * 255) / (peak || 1));
-    }
-  }
-  return {bytes, peaks};
-}
-
-function base64(bytes) {
-  let text = '';
-  for (const byte of bytes) {
-    text += String.fromCharCode(byte);
-  }
-  return btoa(text);
-}
-
-/** A picture as the model sees it: uint8, of its size and channels. */
-export async function preprocess(file) {
+// A picture as the model sees it: uint8, of its size and channels.
+async function preprocess(file) {
   const {image_size: size, channels, crop_fraction: fraction} = await described;
   let bitmap;
   try {
@@ -111,10 +74,13 @@ export async function preprocess(file) {
   return resize(pixels, [height, width, channels], size, box);
 }
 
-/** Probabilities in the order of the classes, and what each layer and head looks at. */
-export async function compute(pixels) {
+// Probabilities in the order of the classes, and maps of attention.
+async function compute(pixels) {
   const {image_size: size, channels} = await described;
-  session ??= load();
+  session ??= load().catch((error) => {
+    session = undefined; // so that the next picture tries again
+    throw error;
+  });
   const images = new ort.Tensor('uint8', pixels, [1, ...size, channels]);
   return (await session).run({images});
 }
