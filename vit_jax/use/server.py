@@ -16,7 +16,7 @@ from vit_jax.use.serve import App
 HEAD_SECONDS = 10.0  # until a connection has sent the head of a request
 SENT_SECONDS = 60.0  # until a client has read an answer
 FAREWELL_SECONDS = 0.5  # that the server still listens after a signal, and says that it ends
-REQUEST_SECONDS = 1.0  # after that, for the request of a connection that has just been made
+REQUEST_SECONDS = 1.0  # after that, for requests that are on their way
 END_SECONDS = 90  # for what was accepted
 MAX_CONNECTIONS = 900  # 1,024 is the usual limit of open files
 REFUSAL = (
@@ -52,8 +52,8 @@ class Protocol(H11Protocol):
         self._watch_head()
 
     def shutdown(self) -> None:
-        """Of uvicorn: closes the connection, once it has its answer."""
-        if self.cycle is None:  # the request is on its way
+        """Of uvicorn: closes the connection, after a request that may be on its way."""
+        if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(REQUEST_SECONDS, self._close_unused)
         else:
             super().shutdown()
