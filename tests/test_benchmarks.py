@@ -80,3 +80,11 @@ def test_damaged_run_directories_never_give_other_numbers(tmp_path, data_dir):
     result = json.loads((tmp_path / 'damage.json').read_text())
     assert result['failures'] == [] and sum(result['ends'].values()) == 4 * 8
     assert 'Traceback' not in errors
+
+
+def test_serving_writes_its_table(tmp_path):
+    result, _ = run('serving.py', tmp_path / 'serving.json')
+    assert result['failures'] == []
+    assert result['load']['ends'].keys() == {'200'} and result['overload']['ends']['503'] > 0
+    assert result['end']['ends']['refused'] == 64 and result['ratio'] > 0
+    assert sum(result['malformed']['ends'].values()) == 200

@@ -72,6 +72,13 @@ def test_knows_the_recipes_and_its_version(vit_jax):
     assert output.startswith('vit_jax ') and ', jax ' in output and output.endswith('x cpu\n')
 
 
+def test_has_the_page_of_the_server(installed):
+    page = installed / 'vit_jax' / 'use' / 'page'
+    of_clone = processes.ROOT / 'vit_jax' / 'use' / 'page'
+    assert {x.name for x in page.iterdir()} == {x.name for x in of_clone.iterdir()}
+    assert (page / 'index.html').read_bytes() == (of_clone / 'index.html').read_bytes()
+
+
 def test_a_folder_of_the_same_name_does_not_hide_the_package(tmp_path):
     """Such as the clone's own, seen from its parent folder."""
     (tmp_path / 'vit_jax').mkdir()

@@ -20,7 +20,9 @@ def test_every_command_and_every_option_is_explained(capsys):
         assert all(option.help and not option.help[0].islower() for option in options), name
 
 
-@pytest.mark.parametrize('command', ['predict', 'evaluate', 'convert', 'export', 'summary'])
+@pytest.mark.parametrize(
+    'command', ['predict', 'serve', 'evaluate', 'convert', 'export', 'summary']
+)
 def test_rare_options_are_shown_on_request(command, capsys):
     flags = [f'--{name.replace("_", "-")} ' for name in argument_names(ViT)]
     assert main([command, '--help']) == 0

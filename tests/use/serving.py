@@ -1,7 +1,10 @@
 """A server in a thread, for tests; and what they send to it."""
 
 import contextlib
+import functools
+import tempfile
 import threading
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -26,6 +29,13 @@ def save_model(folder):
     variables = jax.tree.map(lambda x: head if x.shape == head.shape else x, variables)
     vit_jax.save_weights(folder / 'small.npz', model, variables, 'google')
     return folder / 'small.npz'
+
+
+@functools.cache
+def small_predictor():
+    """A predictor of that model; it compiles once for all tests of a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        return vit_jax.Predictor(save_model(Path(folder)))
 
 
 class Running:

@@ -17,10 +17,9 @@ import pytest
 from pictures import encode
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from serving import DEPTH, HEADS, PATCH, SIZE, Running, held, save_model
+from serving import DEPTH, HEADS, PATCH, SIZE, Running, held, save_model, small_predictor
 from sklearn.datasets import load_sample_image
 
-import vit_jax
 from benchmarks.malformed import Upload as Sent
 from benchmarks.malformed import form, request, send_malformed, send_upload
 from benchmarks.serving import send_requests
@@ -37,8 +36,8 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def predictor(weights):
-    return vit_jax.Predictor(weights)
+def predictor():
+    return small_predictor()
 
 
 @pytest.fixture(scope='module')

@@ -16,6 +16,7 @@ from vit_jax.use.serve import App
 HEAD_SECONDS = 10.0  # until a connection has sent the head of a request
 SENT_SECONDS = 60.0  # until a client has read an answer
 FAREWELL_SECONDS = 0.5  # that the server still listens after a signal, and says that it ends
+REQUEST_SECONDS = 1.0  # after that, for requests that are on their way
 END_SECONDS = 90  # for what was accepted
 MAX_CONNECTIONS = 900  # 1,024 is the usual limit of open files
 REFUSAL = (
@@ -49,6 +50,17 @@ class Protocol(H11Protocol):
         if self.transport.get_write_buffer_size():
             self.loop.call_later(SENT_SECONDS, self._abort_unread)
         self._watch_head()
+
+    def shutdown(self) -> None:
+        """Of uvicorn: closes the connection, after a request that may be on its way."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(REQUEST_SECONDS, self._close_unused)
+        else:
+            super().shutdown()
+
+    def _close_unused(self) -> None:
+        if self.conn.their_state is h11.IDLE:
+            self.transport.close()
 
     def _watch_head(self) -> None:
         """Sets the deadline if the head of a request is incomplete."""
@@ -106,7 +118,23 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.stopping = True
         await asyncio.sleep(FAREWELL_SECONDS)
+        await self._stop_listening()
         await super().shutdown(sockets)
+
+    async def _stop_listening(self) -> None:
+        """Accepts what waits for it, since closing the socket would reset those connections."""
+        accepted = []
+        with contextlib.suppress(OSError):  # BlockingIOError after the last
+            while True:
+                accepted.append(self._bound.accept()[0])
+        for server in self.servers:
+            server.close()
+        self._bound.close()
+        for connection in accepted:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> Protocol:
+        return Protocol(self.config, self.server_state, self.lifespan.state)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -35,9 +35,9 @@ class Limits:
     Args:
       pictures: in a request.
       picture_bytes, request_bytes: of one file and of all files in a request.
-      bytes_in_memory: of all requests that are being read and decoded.
-      jpeg_pixels: JPEG decodes at a lower resolution, in little memory.
-      other_pixels: of all other formats.
+      bytes_in_memory: of all requests at a time.
+      jpeg_pixels: of a JPEG, which is decoded at a lower resolution above `other_pixels`.
+      other_pixels: of a picture in another format.
       read_seconds: until a request has arrived.
       answer_seconds: from then until it is answered.
       waiting: pictures of all requests, at a time.
