@@ -121,7 +121,7 @@ def test_a_visitor_sees_the_classes_of_a_picture_and_what_is_wrong(sites, page, 
     visit.locator('#main[data-state=answered]').wait_for()
     predictor = vit_jax.Predictor(sites / 'map.safetensors')
     expected = predictor.top_k([pictures[0]], 5)[0]
-    names = visit.locator('#predictions .class').all_inner_texts()
+    names = visit.locator('#answer .class').all_inner_texts()
     assert names == [name for name, _ in expected]
     visit.set_input_files('#file', bad)
     visit.get_by_text('text.png: expected a picture').wait_for()

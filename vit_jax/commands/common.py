@@ -150,6 +150,14 @@ def read(weights: str, overrides: dict[str, Any]) -> 'Weights':
     return read
 
 
+def check_exists(weights: str) -> None:
+    """Raises InputError if there is neither a run nor a file of that name."""
+    from vit_jax.run.storage import open_path
+
+    if not open_path(weights).exists():
+        raise InputError(f'{weights}: no such file or run directory')
+
+
 def open_predictor(
     weights: str,
     mean: tuple[float, ...] | None,
@@ -159,11 +167,9 @@ def open_predictor(
 ) -> 'Predictor':
     """The predictor of a command's weights and options; prints the notes on the weights."""
     from vit_jax.run.compilation_cache import use_compilation_cache
-    from vit_jax.run.storage import open_path
     from vit_jax.use.predict import Predictor
 
-    if not open_path(weights).exists():
-        raise InputError(f'{weights}: no such file or run directory')
+    check_exists(weights)
     use_compilation_cache()
     predictor = Predictor(weights, mean=mean, std=std, **options, **overrides)
     print_notes(weights, predictor.notes)

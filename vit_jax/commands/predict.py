@@ -50,6 +50,7 @@ def command(
     from vit_jax.use.exported import ExportedPredictor, is_export
     from vit_jax.use.pictures import find_pictures
 
+    common.check_exists(weights)
     pictures = find_pictures(paths)
     max_pixels = max_pixels or MAX_PIXELS
     predictor: Predictor

@@ -57,9 +57,6 @@ def command(
     from pathlib import PurePath
 
     from vit_jax.errors import InputError
-    from vit_jax.run.compilation_cache import use_compilation_cache
-    from vit_jax.run.storage import open_path
-    from vit_jax.use.predict import Predictor
 
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -72,12 +69,9 @@ def command(
     from vit_jax.use.server import Server, bind
     from vit_jax.use.uploads import Limits
 
-    if not open_path(weights).exists():
-        raise InputError(f'{weights}: no such file or run directory')
+    common.check_exists(weights)
     bound = bind(host, port)
-    use_compilation_cache()
-    predictor = Predictor(weights, mean=mean, std=std, **overrides)
-    common.print_notes(weights, predictor.notes)
+    predictor = common.open_predictor(weights, mean, std, overrides)
     click.echo('compiling the model …', err=True)
     num_bytes = int(max_megabytes * 1e6)
     limits = Limits(
