@@ -1,15 +1,19 @@
 """A server in a thread, for tests; and what they send to it."""
 
-import contextlib
 import functools
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
+from pictures import encode
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
 import vit_jax
+from vit_jax.use.batching import Work
 from vit_jax.use.serve import App
 from vit_jax.use.server import Server, bind
 from vit_jax.use.uploads import Limits
@@ -62,25 +66,51 @@ class Running:
         assert not self.thread.is_alive()
 
 
-@contextlib.contextmanager
-def held(running):
-    """Holds the model: what is sent meanwhile waits."""
-    may_run = threading.Event()
-    works = running.answering._works
-    runs = {key: work.run for key, work in works.items()}
+class Held:
+    """Holds the model from its next batch on: what is sent meanwhile waits, and fits one batch."""
 
-    def wait_and_run(run):
-        def waiting(items):
-            assert may_run.wait(30)
+    def __init__(self, running):
+        self._answering = running.answering
+        self._works = dict(running.answering._works)
+        self._may_run = threading.Event()
+        self._num_running = 0
+
+    def __enter__(self):
+        held = {key: Work(self._hold(work.run), {16: 0.001}) for key, work in self._works.items()}
+        self._answering._works = held
+        return self
+
+    def __exit__(self, *_):
+        self.let_go()
+        self._answering._works = self._works
+
+    def _hold(self, run):
+        def wait_and_run(items):
+            self._num_running += len(items)
+            assert self._may_run.wait(30)
             return run(items)
 
-        return waiting
+        return wait_and_run
 
-    for key, work in works.items():
-        object.__setattr__(work, 'run', wait_and_run(runs[key]))
-    try:
-        yield may_run
-    finally:
-        may_run.set()
-        for key, work in works.items():
-            object.__setattr__(work, 'run', runs[key])
+    @property
+    def num_decoded(self):
+        return self._num_running + len(self._answering._batcher._jobs)
+
+    def let_go(self):
+        self._may_run.set()
+
+
+def photographs(count):
+    china = Image.fromarray(load_sample_image('china.jpg'))
+    return [china.crop((20 * i, 10 * i, 20 * i + 200, 10 * i + 150)) for i in range(count)]
+
+
+def as_form(images, format='png'):
+    return [('picture', (f'{i}.{format}', encode(x, format))) for i, x in enumerate(images)]
+
+
+def wait_until(holds, seconds=20):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
