@@ -73,8 +73,8 @@ def test_knows_the_recipes_and_its_version(vit_jax):
 
 
 def test_has_the_page_of_the_server(installed):
-    page = installed / 'vit_jax' / 'use' / 'page'
-    of_clone = processes.ROOT / 'vit_jax' / 'use' / 'page'
+    page = installed / 'vit_jax' / 'use' / 'serving' / 'page'
+    of_clone = processes.ROOT / 'vit_jax' / 'use' / 'serving' / 'page'
     assert {x.name for x in page.iterdir()} == {x.name for x in of_clone.iterdir()}
     assert (page / 'index.html').read_bytes() == (of_clone / 'index.html').read_bytes()
 

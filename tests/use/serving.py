@@ -13,10 +13,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import vit_jax
-from vit_jax.use.batching import Work
-from vit_jax.use.serve import App
-from vit_jax.use.server import Server, bind
-from vit_jax.use.uploads import Limits
+from vit_jax.use.serving.app import App
+from vit_jax.use.serving.batching import Work
+from vit_jax.use.serving.server import Server, bind
+from vit_jax.use.serving.uploads import Limits
 
 SIZE, PATCH, DEPTH, HEADS, CLASSES = 32, 8, 3, 4, 7
 

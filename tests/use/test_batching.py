@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from vit_jax.use.batching import Batcher, Busy, Work, measure_work
+from vit_jax.use.serving.batching import Batcher, Busy, Work, measure_work
 
 SECONDS = {1: 0.001, 4: 0.002}  # a batch of 4 pays from 3 inputs on
 
@@ -68,7 +68,7 @@ def test_the_batch_size_is_the_one_that_answers_most_per_second(seconds, sizes):
 
 def test_a_size_is_measured_only_if_a_smaller_one_is_quick_and_kept_only_if_it_pays(monkeypatch):
     clock, each = [0.0], {1: 0.001, 16: 0.002, 128: 0.6, 512: 0.0}
-    monkeypatch.setattr('vit_jax.use.batching.time.perf_counter', lambda: clock[0])
+    monkeypatch.setattr('vit_jax.use.serving.batching.time.perf_counter', lambda: clock[0])
 
     def run(items):
         clock[0] += each[len(items)]

@@ -268,7 +268,7 @@ def test_tab_reaches_every_control_in_order(open_page, photo):
 
 
 def test_the_page_names_no_other_server():
-    folder = Path(vit_jax.__file__).parent / 'use' / 'page'
+    folder = Path(vit_jax.__file__).parent / 'use' / 'serving' / 'page'
     assert len(os.listdir(folder)) == 7
     for path in folder.iterdir():
         text = path.read_text().replace('http://www.w3.org/2000/svg', '')

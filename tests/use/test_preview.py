@@ -112,7 +112,7 @@ def test_wrong_input_exits_with_one_line_and_status_2(
 def test_unknown_extension_exits_with_status_2(data_dir, tmp_path, capsys):
     command = ['preview', 'configs/digits.py', f'--config.data.dir={data_dir}', '-o']
     assert main([*command, str(tmp_path / 'sheet.doc')]) == 2
-    assert 'expected a picture file such as preview.png' in capsys.readouterr().err
+    assert 'expected a picture file such as picture.png' in capsys.readouterr().err
 
 
 def test_other_commands_reject_config_flags(capsys):

@@ -31,8 +31,8 @@ from benchmarks.malformed import form, request
 from benchmarks.serving import send_requests
 from vit_jax.errors import InputError
 from vit_jax.use.attention import patch_attention, rollout
-from vit_jax.use.server import bind
-from vit_jax.use.uploads import Limits
+from vit_jax.use.serving.server import bind
+from vit_jax.use.serving.uploads import Limits
 
 
 @pytest.fixture(scope='module')

@@ -23,7 +23,7 @@ from benchmarks.malformed import Upload as Sent
 from benchmarks.malformed import form, request, send_malformed, send_upload
 from vit_jax.data.picture import decode_picture
 from vit_jax.errors import InputError
-from vit_jax.use.uploads import Limits
+from vit_jax.use.serving.uploads import Limits
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +67,7 @@ def test_malformed_uploads_crash_nothing(running, client, capfd):
 
 
 def test_clients_that_stall_lose_their_connection(monkeypatch):
-    monkeypatch.setattr('vit_jax.use.server.HEAD_SECONDS', 0.3)
+    monkeypatch.setattr('vit_jax.use.serving.server.HEAD_SECONDS', 0.3)
     content = request(form(encode(photographs(1)[0], 'png')))
     with Running(small_predictor(), Limits(read_seconds=0.5)) as running:
         for parts, end in (

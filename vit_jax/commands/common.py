@@ -183,7 +183,9 @@ def save_pictures(pictures: 'Sequence[Image]', output: str) -> None:
     try:
         first.save(output, **(animation if others else {}))
     except (ValueError, KeyError):  # from Pillow, for an extension that it cannot write
-        raise InputError(f'--output: expected a picture file such as .png, got {output}') from None
+        raise InputError(
+            f'--output: expected a picture file such as picture.png, got {output}'
+        ) from None
 
 
 def print_notes(weights: str, notes: list[str]) -> None:

@@ -64,10 +64,10 @@ def command(
             f'expected the packages of the extra serve, but {", ".join(missing)} is missing; '
             f"pip install 'vit_jax[serve]', or in a clone: pip install '.[serve]'"
         )
-    from vit_jax.use.gate import LOOPBACK
-    from vit_jax.use.serve import App
-    from vit_jax.use.server import Server, bind
-    from vit_jax.use.uploads import Limits
+    from vit_jax.use.serving.app import App
+    from vit_jax.use.serving.gate import LOOPBACK
+    from vit_jax.use.serving.server import Server, bind
+    from vit_jax.use.serving.uploads import Limits
 
     common.check_exists(weights)
     bound = bind(host, port)

@@ -11,7 +11,7 @@ from vit_jax.errors import InputError
 from vit_jax.use.onnx import write_onnx
 from vit_jax.weights.reading import Weights
 
-PAGE = Path(__file__).parent / 'page'  # of the server
+PAGE = Path(__file__).parent / 'serving' / 'page'  # of the server
 IN_BROWSER = Path(__file__).parent / 'browser'  # replaces its model.js
 ONNXRUNTIME_WEB = 'onnxruntime-web@1.30.0'  # of npm
 RUNTIME = ('ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm')  # 14 MB

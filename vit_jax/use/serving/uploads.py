@@ -19,7 +19,7 @@ from starlette.requests import Request
 from vit_jax.data.jpeg import Box, decode_jpeg_around, read_header
 from vit_jax.data.picture import check_size, decode_picture
 from vit_jax.errors import InputError
-from vit_jax.use.batching import Busy
+from vit_jax.use.serving.batching import Busy
 
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'AVIF')  # that browsers show
 MAX_NAME = 200  # characters of a file name that an answer repeats

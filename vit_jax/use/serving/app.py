@@ -17,13 +17,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vit_jax.model.shapes import abstract_variables, pair
-from vit_jax.use.answering import Answering
-from vit_jax.use.batching import Busy
-from vit_jax.use.gate import Gate
-from vit_jax.use.monitoring import Monitoring
-from vit_jax.use.openapi import MAX_TOP_K, describe_api
 from vit_jax.use.predict import Predictor
-from vit_jax.use.uploads import (
+from vit_jax.use.serving.answering import Answering
+from vit_jax.use.serving.batching import Busy
+from vit_jax.use.serving.gate import Gate
+from vit_jax.use.serving.monitoring import Monitoring
+from vit_jax.use.serving.openapi import MAX_TOP_K, describe_api
+from vit_jax.use.serving.uploads import (
     CLOSE,
     Limits,
     Memory,

@@ -42,7 +42,7 @@ class Monitoring:
         )
 
     def on_batch(self, size: int, seconds: float) -> None:
-        """See `vit_jax.use.batching.Batcher`."""
+        """See `vit_jax.use.serving.batching.Batcher`."""
         self.batch_pictures.observe(size)
         self.batch_seconds.observe(seconds)
 

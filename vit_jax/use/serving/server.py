@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vit_jax.errors import InputError
-from vit_jax.use.serve import App
+from vit_jax.use.serving.app import App
 
 HEAD_SECONDS = 10.0  # until a connection has sent the head of a request
 SENT_SECONDS = 60.0  # until a client has read an answer

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vit_jax import __version__
-from vit_jax.use.uploads import FORMATS, Limits
+from vit_jax.use.serving.uploads import FORMATS, Limits
 
 MAX_TOP_K = 1000
 

@@ -13,9 +13,9 @@ from jaxtyping import Float32, UInt8
 from vit_jax.data.memory import num_cores
 from vit_jax.errors import InputError
 from vit_jax.model.shapes import num_tokens
-from vit_jax.use.batching import Batcher, Work, measure_work
 from vit_jax.use.predict import ATTENTION_BATCH_SIZES, BATCH_SIZES, Predictor
-from vit_jax.use.uploads import Limits, Upload, decode_upload
+from vit_jax.use.serving.batching import Batcher, Work, measure_work
+from vit_jax.use.serving.uploads import Limits, Upload, decode_upload
 
 ATTENTION_BYTES = 2**29  # of the weights of a batch, which are on the device for a moment
 
@@ -34,7 +34,7 @@ class Answering:
     Args:
       predictor: of the model.
       limits: of pictures and of the queue.
-      on_batch: see `vit_jax.use.batching.Batcher`.
+      on_batch: see `vit_jax.use.serving.batching.Batcher`.
 
     Raises:
       InputError: if the model's answer to a black picture is not a number.
