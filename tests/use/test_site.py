@@ -5,6 +5,7 @@ import functools
 import http.server
 import json
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sklearn.datasets import load_sample_image
 import vit_jax
 from vit_jax.__main__ import main
 from vit_jax.data.preprocess import Preprocessing
+from vit_jax.use.site import ONNXRUNTIME_WEB
 
 CHROMIUM = Path('/usr/bin/chromium')
 
@@ -30,6 +32,9 @@ def sites(tmp_path_factory):
     for program in (CHROMIUM, 'npm'):
         if not shutil.which(program):
             pytest.skip(f'{program} is not installed')
+    seen = subprocess.run(['npm', 'view', '--prefer-offline', ONNXRUNTIME_WEB, 'version'])
+    if seen.returncode:
+        pytest.skip(f'npm cannot reach {ONNXRUNTIME_WEB}')
     folder = tmp_path_factory.mktemp('sites')
     write_models(folder, 'map', 'gap')
     with unchecked():
