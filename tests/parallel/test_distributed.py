@@ -28,7 +28,6 @@ OPTIONS = {
     'model.dim_head': 8,
     'model.depth': 2,
     'model.mlp_dim': 64,
-    'model.dropout': 0.1,
     'augment.mixup_alpha': 0.2,
     'optim.warmup_steps': 2,
     'distributed.heartbeat_seconds': HEARTBEAT,

@@ -1,4 +1,4 @@
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from configs import default
 from vit_jax.augment.augment import augment
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
-from vit_jax.parallel.parallel import create_parallel, init
+from vit_jax.parallel.parallel import create_parallel, init, put
 from vit_jax.train.optim import create_optimizer, learning_rate_schedule
 from vit_jax.train.step import Learner
 
@@ -43,7 +43,7 @@ LAYOUTS = {
     'data and tensor': ('jit', 8, {'data': 2, 'tensor': 4}),
     'all three': ('jit', 8, {'data': 2, 'fsdp': 2, 'tensor': 2}),
 }
-SPLIT_MODEL = MODEL.clone(dim=32, heads=4, mlp_dim=64, dropout=0.2, emb_dropout=0.2)
+SPLIT_MODEL = MODEL.clone(dim=32, heads=4, mlp_dim=64, dropout=0.2)
 SETUPS = {'jit on 8': ('jit', 8), 'pmap on 8': ('pmap', 8), 'pmap on 1': ('pmap', 1)}
 
 
@@ -55,6 +55,12 @@ def batches(count, batch_size=16):
             'label': rng.integers(0, 5, batch_size).astype(np.int32),
             'position': np.arange(batch_size, dtype=np.int32),
         }
+
+
+@cache
+def initial_state(model, optimizer):
+    learner = Learner(model, NORMALIZE, optimizer=optimizer)
+    return jax.device_get(jax.jit(learner.init)(jax.random.key(0), IMAGES))
 
 
 def run(
@@ -81,7 +87,7 @@ def run(
         place_gradients=parallel.place_gradients,
     )
     run_step = parallel.train_step(learner.train_step)
-    state = parallel.spread(init(parallel, learner.init, jax.random.key(0), IMAGES))
+    state = parallel.spread(put(parallel, initial_state(model, optimizer)))
     history = []
     for batch in batches(num_steps):
         state, metrics = run_step(state, parallel.put_batch(batch), jax.random.key(1))
@@ -108,6 +114,14 @@ def test_every_layout_trains_the_same(mode, num_devices, mesh, expected_split):
     """With mixup, CutMix and dropout."""
     found = run(mode, num_devices, OF_A_RUN, model=SPLIT_MODEL, **mesh)
     assert_equal(found, expected_split, 1e-6)
+
+
+def test_a_state_is_the_same_wherever_it_is_made():
+    mode, num_devices, mesh = LAYOUTS['all three']
+    parallel = create_parallel(mode, 16, jax.devices()[:num_devices], **mesh)
+    learner = Learner(SPLIT_MODEL, NORMALIZE, optimizer=OF_A_RUN)
+    made = init(parallel, learner.init, jax.random.key(0), IMAGES)
+    jax.tree.map(np.testing.assert_array_equal, made, initial_state(SPLIT_MODEL, OF_A_RUN))
 
 
 @pytest.mark.parametrize(
