@@ -24,6 +24,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,8 @@ def main() -> None:
     output = ROOT / 'benchmarks' / 'results' / 'survival.json'
     parser.add_argument('--output', type=Path, default=output)
     arguments = parser.parse_args()
+    # A shell in the background ignores SIGINT, and so would what is started from here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
