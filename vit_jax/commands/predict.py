@@ -47,6 +47,7 @@ def command(
 
     from vit_jax.data.picture import MAX_PIXELS
     from vit_jax.errors import InputError
+    from vit_jax.run.compilation_cache import use_compilation_cache
     from vit_jax.use.exported import ExportedPredictor, is_export
     from vit_jax.use.pictures import find_pictures
 
@@ -55,6 +56,7 @@ def command(
     max_pixels = max_pixels or MAX_PIXELS
     predictor: Predictor
     if is_export(weights):
+        use_compilation_cache()
         predictor = ExportedPredictor(weights, max_pixels=max_pixels)
     else:
         predictor = common.open_predictor(weights, mean, std, overrides, max_pixels=max_pixels)

@@ -33,7 +33,7 @@ def draw_attention(
     pixels = predictor.preprocess(image)
     ((name, probability),) = predictor.top_k([pixels], 1)[0]
     (attention,) = predictor.attention([pixels])
-    sheets = []
+    shown, sheets = enlarge(pixels), []
     for layer in layers:
         heads = attention[layer]
         weights = np.stack([rollout(attention[: layer + 1]), heads.mean(axis=0), *heads])
@@ -44,7 +44,6 @@ def draw_attention(
             [f'layer {layer + 1}: mean of heads'],
             *([f'head {i + 1}'] for i in range(len(heads))),
         ]
-        shown = enlarge(pixels)
         panels = np.stack([shown, *(highlight(shown, weights) for weights in maps)])
         title = f'{name} {probability:.1%}; layer {layer + 1} of {len(attention)}'
         sheets.append(contact_sheet(panels, captions, math.ceil(len(panels) ** 0.5), title))

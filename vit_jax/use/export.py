@@ -124,7 +124,7 @@ def describe(data: bytes, weights: Weights, preprocessing: Preprocessing) -> dic
     """What a program needs to know of an exported model, as JSON."""
     model = weights.model
     return {
-        'class_names': class_names(weights),
+        'class_names': weights.class_names,
         'image_size': list(preprocessing.image_size),
         'patch_size': list(pair(model.patch_size)),
         'channels': preprocessing.channels,
@@ -140,10 +140,3 @@ def describe(data: bytes, weights: Weights, preprocessing: Preprocessing) -> dic
         'source': Path(weights.name).name,
         'sha256': hashlib.sha256(data).hexdigest(),
     }
-
-
-def class_names(weights: Weights) -> list[str]:
-    """In the order of the probabilities; numbers if the weights have none."""
-    return weights.description['class_names'] or [
-        str(label) for label in range(weights.model.num_classes)
-    ]

@@ -82,9 +82,7 @@ class Predictor:
         self.model = model = weights.model
         self.notes = weights.notes
         self._max_pixels = max_pixels
-        self.class_names = weights.description['class_names'] or [
-            str(label) for label in range(model.num_classes)
-        ]
+        self.class_names = weights.class_names
         self.preprocessing = weights.preprocessing(mean, std)
         self._parallel = create_parallel('jit', jax.device_count())
         self.variables = jax.device_put(weights.variables, self._parallel.replicated)
@@ -174,8 +172,10 @@ class Predictor:
             chunk = [self.preprocess(picture) for picture in pictures[start : start + largest]]
             batch = jnp.asarray(self._padded(chunk))
             found.append(np.asarray(part(self._record(self._first_copy, batch)))[: len(chunk)])
-        empty = jax.eval_shape(self._record, self._first_copy, self._padded([]))
-        return np.concatenate(found or [np.empty((0, *part(empty).shape[1:]), np.float32)])
+        if not found:
+            empty = jax.eval_shape(self._record, self._first_copy, self._padded([]))
+            return np.empty((0, *part(empty).shape[1:]), np.float32)
+        return np.concatenate(found)
 
     def stream(
         self, images: Iterable[Picture], k: int = 5, on_error: str = 'raise'

@@ -53,6 +53,12 @@ class Weights(NamedTuple):
     notes: list[str]
     name: str
 
+    @property
+    def class_names(self) -> list[str]:
+        """In the order of the probabilities; numbers if the weights have none."""
+        numbers = [str(label) for label in range(self.model.num_classes)]
+        return self.description['class_names'] or numbers
+
     def preprocessing(
         self,
         mean: tuple[float, ...] | None = None,
