@@ -95,7 +95,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.heads = config_dict.placeholder(int)  # attention heads; default 3
     # Hidden features of the feed-forward blocks; default 768, usually 4 times dim.
     config.model.mlp_dim = config_dict.placeholder(int)
-    # What the classifier reads: 'cls' (default), 'mean' (all tokens), 'gap' (patches) or 'map'.
+    # What the classifier reads: 'cls' (default), 'mean' (all tokens), 'gap' (patches), 'cls_gap'
+    # (cls and patches) or 'map'.
     config.model.pool = config_dict.placeholder(str)
     # Features of one head; default 64, usually dim divided by heads.
     config.model.dim_head = config_dict.placeholder(int)
@@ -103,19 +104,24 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.dropout = config_dict.placeholder(float)
     # Rate of dropout after the position embedding, default 0.
     config.model.emb_dropout = config_dict.placeholder(float)
-    # 'learned' (default), 'learned_patches' (patches only) or 'sincos2d'.
+    # 'learned' (default), 'learned_patches' (patches only), 'sincos2d' or 'rope2d'.
     config.model.posemb = config_dict.placeholder(str)
+    config.model.rope_theta = config_dict.placeholder(float)  # base of 'rope2d', default 100
     config.model.class_token = config_dict.placeholder(
         bool
     )  # may be False with pool 'gap' and 'map'
     # A distillation token (there is no distillation training yet).
     config.model.distilled = config_dict.placeholder(bool)
+    config.model.patch_bias = config_dict.placeholder(bool)  # of the patch embedding
+    config.model.embed_norm = config_dict.placeholder(bool)  # a norm before the first layer
     config.model.num_registers = config_dict.placeholder(int)  # 4 keep attention maps clean
     config.model.qkv_bias = config_dict.placeholder(bool)
     config.model.qk_norm = config_dict.placeholder(bool)  # stabilises large models
     config.model.layer_scale = config_dict.placeholder(float)  # about 1e-5 stabilises deep models
     config.model.norm_eps = config_dict.placeholder(float)  # default 1e-5
-    config.model.gelu = config_dict.placeholder(str)  # 'erf' (default) or 'tanh', its approximation
+    # 'erf' (default), its approximations 'tanh' and 'quick', or 'silu'.
+    config.model.gelu = config_dict.placeholder(str)
+    config.model.gated = config_dict.placeholder(bool)  # feed-forward blocks with a gate, as SwiGLU
     config.model.fc_norm = config_dict.placeholder(bool)  # pool 'gap': norm follows the mean
     # Features of a tanh layer before the classifier; 0 (default): no such layer.
     config.model.representation_size = config_dict.placeholder(int)

@@ -154,6 +154,20 @@ def random_variables(model):
     return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32) / 4, shapes)
 
 
+def count_traces(monkeypatch, name):
+    """A list that grows each time a new Predictor's function of `vit_jax.use.answer` is traced."""
+    from vit_jax.use import answer
+
+    function, traced = getattr(answer, name), []
+
+    def traceable(*arguments):
+        traced.append(name)
+        return function(*arguments)
+
+    monkeypatch.setattr(answer, name, traceable)
+    return traced
+
+
 def random_images(channels=3, size=(12, 12)):
     return np.random.default_rng(1).normal(size=(4, *size, channels)).astype(np.float32)
 

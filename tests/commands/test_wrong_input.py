@@ -51,7 +51,7 @@ COMMAND_LINES = [
     ('convert a b --to onnx', "'onnx' is not one of 'google', 'timm', 'huggingface', 'seed'"),
     ('summary Z/99', 'Z/99: no such run or weight file; or a variant, a size out of Ti, S,'),
     ('summary S/16 --dim -3', 'expected dim a whole number from 1'),
-    ('summary S/16 --pool best', "'best' is not one of 'cls', 'mean', 'gap', 'map'"),
+    ('summary S/16 --pool best', "'best' is not one of 'cls', 'mean', 'gap', 'cls_gap', 'map'"),
     ('summary S/16 --class-tokn', "Did you mean one of: '--class-token', '--no-class-token'?"),
     ('options learnin_rate', 'did you mean optim.learning_rate?'),
     ('train digits --config.optim.lr=1', 'did you mean optim.learning_rate?'),

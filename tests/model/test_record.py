@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import random_images, random_variables
@@ -6,6 +7,7 @@ from references.parts import GELU, layer_norm, patches, prepend
 from scipy.special import softmax
 
 import vit_jax
+from vit_jax.errors import InputError
 from vit_jax.model.record import record
 
 SMALL = dict(image_size=12, patch_size=4, num_classes=5, dim=24, depth=3, heads=2, mlp_dim=40)
@@ -19,7 +21,7 @@ CASES = {
 
 
 def reference(model, params, images):
-    """Attention weights and last tokens, in float64 by NumPy."""
+    """Attention weights, what each layer returns, and the same normalised; float64, by NumPy."""
 
     def norm(x, name, p):
         return layer_norm(x, p[name]['scale'], p[name]['bias'], model.norm_eps)
@@ -33,7 +35,7 @@ def reference(model, params, images):
     x = linear(x, params['to_patch_embedding'])
     x = prepend([params[name] for name in model.prefix], x)
     x[:, -params['pos_embedding'].shape[1] :] += params['pos_embedding']
-    weights = []
+    weights, layers = [], []
     for layer in range(model.depth):
         attn, ff = (
             jax.tree.map(lambda p, layer=layer: p[layer], params['transformer'][name])
@@ -48,18 +50,31 @@ def reference(model, params, images):
         x = x + linear(heads, attn['fn']['to_out']) * attn.get('gamma', 1)
         hidden = GELU[model.gelu](linear(norm(x, 'norm', ff), ff['fn']['net_0']))
         x = x + linear(hidden, ff['fn']['net_1']) * ff.get('gamma', 1)
-    return np.stack(weights, axis=1), norm(x, 'layers_0', params['mlp_head'])
+        layers.append(x)
+    normed = [norm(x, 'layers_0', params['mlp_head']) for x in layers]
+    return np.stack(weights, axis=1), layers, normed
 
 
 @pytest.mark.parametrize('options', CASES.values(), ids=CASES)
 def test_record_equals_an_independent_computation(options):
     model = vit_jax.ViT(**SMALL | options)
-    variables, images = random_variables(model), random_images()
+    variables, images = jax.tree.map(jnp.asarray, random_variables(model)), random_images()
     found = jax.jit(record, static_argnums=0)(model, variables, images)
-    attention, tokens = reference(model, variables['params'], images)
+    attention, layers, normed = reference(model, variables['params'], images)
     np.testing.assert_allclose(found.attention, attention, atol=1e-5)
-    np.testing.assert_allclose(found.tokens, tokens, atol=1e-4)
+    np.testing.assert_allclose(found.tokens, normed[-1], atol=1e-4)
     np.testing.assert_allclose(found.attention.sum(-1), 1, atol=1e-5)
+
+    def tokens(**options):
+        return model.apply(variables, images, method='tokens', **options)
+
+    np.testing.assert_allclose(tokens(), normed[-1], atol=1e-4)
+    np.testing.assert_allclose(tokens(layers=(0, -1)), [normed[0], normed[-1]], atol=1e-4)
+    (grid,) = tokens(layers=[1], normed=False, grid=True)
+    patches = layers[1][:, model.num_prefix :].reshape(len(images), *model.grid, -1)
+    np.testing.assert_allclose(grid, patches, atol=1e-4)
+    with pytest.raises(InputError, match='layers: expected numbers of 3 layers, from 0, got'):
+        tokens(layers=(3,))
 
 
 @pytest.mark.parametrize(

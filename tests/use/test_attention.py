@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from conftest import count_traces
 from PIL import Image
 
 import vit_jax
@@ -43,7 +44,10 @@ def picture(tmp_path, pictures):
     return str(tmp_path / 'picture.png')
 
 
-def test_attention_of_any_number_of_pictures_compiles_once_per_batch_size(weights, pictures):
+def test_attention_of_any_number_of_pictures_compiles_once_per_batch_size(
+    weights, pictures, monkeypatch
+):
+    traced = count_traces(monkeypatch, 'attention')
     predictor = vit_jax.Predictor(weights, mean=(0.5,), std=(0.5,))
     whole = predictor.attention(pictures)
     assert whole.shape == (40, 2, 3, 17, 17) and whole.dtype == np.float32
@@ -51,7 +55,7 @@ def test_attention_of_any_number_of_pictures_compiles_once_per_batch_size(weight
         part = predictor.attention(pictures[:count])
         np.testing.assert_allclose(part, whole[:count], atol=1e-6)
         assert predictor.tokens(pictures[:count]).shape == (count, 17, 16)
-    assert predictor._record._cache_size() == len(ATTENTION_BATCH_SIZES)
+    assert len(traced) == len(ATTENTION_BATCH_SIZES)
 
 
 def test_tokens_are_what_the_classifier_reads(predictor, pictures):

@@ -98,7 +98,7 @@ def test_a_failed_export_leaves_the_earlier_one(files, tmp_path, capsys):
     written = {x.name: x.read_bytes() for x in tmp_path.iterdir()}
     capsys.readouterr()
     for arguments, message in [
-        (['cls', path, '--num-classes', '0'], 'expected num_classes'),
+        (['cls', path, '--heads', '0'], 'expected heads'),
         (['nothing', path], 'no such file or run directory'),
         (['cls', tmp_path / 'm.pb'], 'expected a file ending in .stablehlo'),
         (['cls', tmp_path / 'nowhere/m.stablehlo'], 'expected a file in an existing folder'),

@@ -5,10 +5,12 @@ import json
 import shutil
 import threading
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import processes
 import pytest
+from conftest import count_traces
 from PIL import Image
 
 import vit_jax
@@ -66,15 +68,45 @@ def test_probabilities_are_the_softmax_of_the_logits(predictor, run_directory, t
     np.testing.assert_allclose(predictor(test_examples.images[:5]), expected, atol=1e-5)
 
 
-def test_any_number_of_images_compiles_once_per_batch_size(run_directory, test_examples):
+def test_features_are_what_the_classifier_reads(predictor, test_examples):
+    head = predictor.variables['params']['mlp_head']['layers_1']
+    logits = predictor.features(test_examples.images[:20]) @ head['kernel'] + head['bias']
+    expected = predictor(test_examples.images[:20])
+    np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-5)
+
+
+def test_a_backbone_has_features_but_classifies_nothing(
+    run_directory, test_examples, tmp_path, capsys
+):
+    images = test_examples.images[:3]
+    backbone = vit_jax.Predictor(run_directory, num_classes=0)
+    expected = vit_jax.Predictor(run_directory).features(images)
+    np.testing.assert_array_equal(backbone.features(images), expected)
+    assert backbone.class_names == [] and backbone.notes == ['head for 10 classes dropped']
+    with pytest.raises(InputError, match='expected a classifier, but the weights are a backbone'):
+        backbone(images)
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / 'digit.png')
+    for command, *arguments in (
+        ['predict', str(tmp_path / 'digit.png')],
+        ['evaluate'],
+        ['export', '-o', 'backbone.stablehlo'],
+        ['serve', '--port', '0'],
+    ):
+        assert main([command, str(run_directory), *arguments, '--num-classes', '0']) == 2
+        assert 'expected a classifier' in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_any_number_of_images_compiles_once_per_batch_size(
+    run_directory, test_examples, monkeypatch
+):
+    traced = count_traces(monkeypatch, 'probabilities')
     predictor = vit_jax.Predictor(run_directory)
     whole = predictor(test_examples.images)
     for count in (0, 1, 2, 3, 15, 16, 17, 100, 128, 129, 300):
         part = predictor(test_examples.images[:count])
         assert part.shape == (count, 10)
         np.testing.assert_allclose(part, whole[:count], atol=1e-6)
-    compiled = predictor._on_one_device, predictor._on_all_devices
-    assert sum(f._cache_size() for f in compiled) == len(BATCH_SIZES)
+    assert len(traced) == len(BATCH_SIZES)
 
 
 def test_every_kind_of_picture_is_accepted(predictor, test_examples, tmp_path):

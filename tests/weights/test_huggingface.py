@@ -88,7 +88,7 @@ def test_in_memory_names_of_transformers_5_are_read(tmp_path):
     )
 
 
-def test_vit_model_needs_a_new_head_and_gives_its_pooler_output(tmp_path):
+def test_vit_model_has_no_head_and_gives_its_pooler_output(tmp_path):
     peer('transformers')
     import torch
     from transformers import ViTModel
@@ -96,17 +96,15 @@ def test_vit_model_needs_a_new_head_and_gives_its_pooler_output(tmp_path):
     torch.manual_seed(0)
     theirs = ViTModel(huggingface_model().config).eval()
     theirs.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match='give num_classes= for a new one'):
-        read_weights(tmp_path)
-    weights = read_weights(tmp_path, num_classes=32)
-    assert weights.notes == ['new head of zeros for 32 classes: the file has none']
-    head = weights.variables['params']['mlp_head']['layers_1']
-    assert not head['kernel'].any()
-    head['kernel'] = np.eye(32, dtype=np.float32)
+    weights = read_weights(tmp_path)
+    assert weights.model.num_classes == 0 and weights.class_names == [] and not weights.notes
     images = random_images()
     with torch.no_grad():
         expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).pooler_output
     np.testing.assert_allclose(weights.model.apply(weights.variables, images), expected, atol=1e-5)
+    weights = read_weights(tmp_path, num_classes=7)
+    assert weights.notes == ['new head of zeros for 7 classes: the file has none']
+    assert not weights.model.apply(weights.variables, images).any()
 
 
 def test_pooler_beside_a_classifier_raises(tmp_path):

@@ -88,7 +88,7 @@ def command(
         writer.writeheader()
         writer.writerows(rows())
     else:
-        width = max(map(len, predictor.class_names))
+        width = max(map(len, predictor.class_names), default=0)
         for row in rows():
             print(f'{row["probability"]:7.2%}  {row["class"]:{width}}  {row["image"]}')
     if skipped:

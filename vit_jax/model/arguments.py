@@ -9,9 +9,9 @@ from vit_jax.model.extras import Extras
 from vit_jax.model.shapes import pair
 
 CHOICES = {
-    'pool': ('cls', 'mean', 'gap', 'map'),
-    'posemb': ('learned', 'learned_patches', 'sincos2d'),
-    'gelu': ('erf', 'tanh'),
+    'pool': ('cls', 'mean', 'gap', 'cls_gap', 'map'),
+    'posemb': ('learned', 'learned_patches', 'sincos2d', 'rope2d'),
+    'gelu': ('erf', 'tanh', 'quick', 'silu'),
     'attention': ('auto', 'xla', 'cudnn', 'pallas'),
     'dtype': ('float32', 'bfloat16'),
     'remat': ('none', 'dots', 'full'),
@@ -39,7 +39,7 @@ def check_arguments(vit: Any) -> None:
     Raises:
       InputError: if one is out of range, or two do not fit together.
     """
-    sizes = ('num_classes', 'dim', 'depth', 'heads', 'mlp_dim', 'channels', 'dim_head', 'unroll')
+    sizes = ('dim', 'depth', 'heads', 'mlp_dim', 'channels', 'dim_head', 'unroll')
     for name in sizes:
         if not isinstance(value := getattr(vit, name), int) or not 1 <= value <= 2**20:
             raise InputError(f'expected {name} a whole number from 1 to 1,048,576, got {value!r}')
@@ -52,23 +52,32 @@ def check_arguments(vit: Any) -> None:
     scale = vit.layer_scale
     if scale is not None and not (isinstance(scale, int | float) and abs(scale) < 3e38):
         raise InputError(f'expected layer_scale a float32 number or None, got {scale!r}')
-    for name in ('class_token', 'distilled', 'qkv_bias', 'qk_norm', 'fc_norm'):
+    flags = ('class_token', 'distilled', 'patch_bias', 'embed_norm', 'qkv_bias', 'qk_norm')
+    for name in (*flags, 'gated', 'fc_norm'):
         if not isinstance(value := getattr(vit, name), bool):
             raise InputError(f'expected {name} True or False, got {value!r}')
     for name, known in CHOICES.items():
         if getattr(vit, name) not in known:
             raise InputError(f'expected {name} out of {known}, got {getattr(vit, name)!r}')
-    for name in ('num_registers', 'representation_size'):
-        if not isinstance(value := getattr(vit, name), int) or not 0 <= value <= 2**16:
-            raise InputError(f'expected {name} a whole number from 0 to 65,536, got {value!r}')
-    if vit.pool == 'cls' and not vit.class_token:
-        raise InputError("pool='cls': expected class_token=True; or choose pool='gap' or 'map'")
+    most = {'num_classes': 2**20, 'num_registers': 2**16, 'representation_size': 2**16}
+    for name, limit in most.items():
+        if not isinstance(value := getattr(vit, name), int) or not 0 <= value <= limit:
+            raise InputError(f'expected {name} a whole number from 0 to {limit:,}, got {value!r}')
+    if vit.pool in ('cls', 'cls_gap') and not vit.class_token:
+        raise InputError(
+            f"pool={vit.pool!r}: expected class_token=True; or choose pool='gap' or 'map'"
+        )
     if vit.distilled and vit.pool != 'cls':
         raise InputError(f"distilled: expected pool='cls', got {vit.pool!r}")
     if vit.fc_norm and vit.pool != 'gap':
         raise InputError(f"fc_norm: expected pool='gap', got {vit.pool!r}")
     if vit.posemb == 'sincos2d' and (vit.dim % 4 or vit.dim < 8):
         raise InputError(f"posemb='sincos2d': expected dim a multiple of 4 from 8, got {vit.dim}")
+    if vit.posemb == 'rope2d' and vit.dim_head % 4:
+        raise InputError(f"posemb='rope2d': expected dim_head a multiple of 4, got {vit.dim_head}")
+    theta = vit.rope_theta
+    if not isinstance(theta, int | float) or not 1 <= theta <= 1e9:
+        raise InputError(f'expected rope_theta from 1 to 1e9, got {theta!r}')
     if vit.attention == 'cudnn' and (vit.dtype != 'bfloat16' or vit.dim_head % 8):
         raise InputError(
             f"attention='cudnn': expected dtype='bfloat16' and dim_head a multiple of 8, got "

@@ -4,6 +4,7 @@ With every default the model is vit-pytorch's, so skip this file on a first read
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.model.layers import Linear, layer_norm, sincos2d
+from vit_jax.model.layers import Linear, attend, gelu, layer_norm, rope2d, rotate, sincos2d
 
 
 @dataclasses.dataclass(kw_only=True, unsafe_hash=True)
@@ -22,18 +23,26 @@ class Extras:
 
     Args:
       posemb: position embedding: 'learned' for all tokens, 'learned_patches' for the patches only,
-        or 'sincos2d', fixed, for the patches only.
+        'sincos2d', fixed, for the patches only; or 'rope2d', which turns the patches' queries and
+        keys instead (https://arxiv.org/abs/2104.09864).
+      rope_theta: base of the wavelengths of 'rope2d'.
       class_token: whether there is a cls token.
       distilled: whether a distillation token (https://arxiv.org/abs/2012.12877) follows the cls
         token. It has its own classifier, and the logits are the mean of both.
       num_registers: number of register tokens (https://arxiv.org/abs/2309.16588), after the cls and
         distillation tokens.
+      patch_bias: whether the patch embedding has a bias.
+      embed_norm: whether the tokens are normalised before the first layer, as in CLIP
+        (https://arxiv.org/abs/2103.00020).
       qkv_bias: whether queries, keys and values have a bias.
       qk_norm: whether each head's queries and keys are normalised (https://arxiv.org/abs/2302.05442).
       layer_scale: initial value of a learned factor for each feature of a block's output
         (https://arxiv.org/abs/2103.17239); None for no LayerScale.
       norm_eps: added to the variance in every norm, [0, 1).
-      gelu: 'erf', exact, or the 'tanh' approximation.
+      gelu: the activation: 'erf', exact; its approximations 'tanh' and 'quick', x σ(1.702 x); or
+        'silu', x σ(x).
+      gated: whether the feed-forward blocks multiply the activations by as many other features
+        (https://arxiv.org/abs/2002.05202).
       fc_norm: with pool='gap', normalise the mean of the patches instead of each patch.
       representation_size: features of a tanh layer before the classifier; 0 for none.
       dtype: of the computation, 'float32' or 'bfloat16'. Parameters, softmax, norms and logits are
@@ -47,15 +56,19 @@ class Extras:
 
     # Tokens
     posemb: str = 'learned'
+    rope_theta: float = 100.0
     class_token: bool = True
     distilled: bool = False
     num_registers: int = 0
+    patch_bias: bool = True
+    embed_norm: bool = False
     # Blocks
     qkv_bias: bool = False
     qk_norm: bool = False
     layer_scale: float | None = None
     norm_eps: float = 1e-5
     gelu: str = 'erf'
+    gated: bool = False
     # Head
     fc_norm: bool = False
     representation_size: int = 0
@@ -68,7 +81,10 @@ class Extras:
     @property
     def extras(self) -> 'Extras':
         """A copy of these options alone, without a ViT's other arguments."""
-        return Extras(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Extras)})
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(Extras)}
+        if self.posemb != 'rope2d':
+            return Extras(**options)
+        return Rotating(**options, grid=self.grid)  # type: ignore[attr-defined]
 
     @property
     def prefix(self) -> dict[str, int]:
@@ -102,6 +118,8 @@ class Extras:
         """
         if self.posemb == 'learned':
             return learned
+        if self.posemb == 'rope2d':
+            return np.zeros((1, self.num_prefix + math.prod(grid), dim), np.float32)
         patches = sincos2d(*grid, dim) if self.posemb == 'sincos2d' else learned
         return jnp.pad(patches, ((0, 0), (self.num_prefix, 0), (0, 0)))
 
@@ -110,3 +128,33 @@ class Extras:
 
     def norm(self) -> nn.Module:
         return layer_norm(self.norm_eps, self.dtype)
+
+    def attend(
+        self, q: Float[Array, 'b n h d'], k: Float[Array, 'b n h d'], v: Float[Array, 'b n h d']
+    ) -> Float[Array, 'b n h d']:
+        return attend(self.placed(q), self.placed(k), v, self.attention)
+
+    def placed(self, x: Float[Array, 'b n h d']) -> Float[Array, 'b n h d']:
+        """Queries or keys that know the places of their patches."""
+        return x
+
+    def activate(self, x: Float[Array, '*b i']) -> Float[Array, '*b o']:
+        """The activation of a feed-forward block; if `gated`, the first half of x is the gate."""
+        if not self.gated:
+            return gelu(x, self.gelu)
+        gate, x = jnp.split(x, 2, axis=-1)
+        return gelu(gate, self.gelu) * x
+
+    def hidden(self, mlp_dim: int) -> int:
+        """The outputs of the first linear layer of a feed-forward block."""
+        return mlp_dim * (1 + self.gated)
+
+
+@dataclasses.dataclass(kw_only=True, unsafe_hash=True)
+class Rotating(Extras):
+    """The options of a model with posemb='rope2d', with its grid of patches."""
+
+    grid: tuple[int, int]
+
+    def placed(self, x: Float[Array, 'b n h d']) -> Float[Array, 'b n h d']:
+        return rotate(x, rope2d(*self.grid, x.shape[-1], self.rope_theta), self.num_prefix)

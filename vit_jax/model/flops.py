@@ -15,7 +15,7 @@ def flops_per_image(model: ViT) -> int:
     tokens = num_tokens(model)
     patches = tokens - model.num_prefix
     inner_dim = model.heads * model.dim_head
-    feed_forward = 2 * model.dim * model.mlp_dim
+    feed_forward = (2 + model.gated) * model.dim * model.mlp_dim
     projects = not (model.heads == 1 and model.dim_head == model.dim)
     attention = (
         3 * model.dim * inner_dim + 2 * tokens * inner_dim + projects * inner_dim * model.dim
@@ -23,11 +23,12 @@ def flops_per_image(model: ViT) -> int:
     layers = model.depth * tokens * (attention + feed_forward)
     embedding = patches * model.channels * patch_height * patch_width * model.dim
 
-    head = model.dim * model.representation_size
-    head += (model.representation_size or model.dim) * model.num_classes
+    pooled = model.dim * (2 if model.pool == 'cls_gap' else 1)
+    head = pooled * model.representation_size
+    head += (model.representation_size or pooled) * model.num_classes
     head *= 1 + model.distilled
     if model.pool == 'map':
         keys_and_values = 2 * model.dim * inner_dim + 2 * inner_dim  # a token, with the one query
         query = 2 * model.dim * inner_dim  # and the output projection
-        head += patches * keys_and_values + query + feed_forward
+        head += patches * keys_and_values + query + 2 * model.dim * model.mlp_dim
     return 2 * (embedding + layers + head)

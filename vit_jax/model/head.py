@@ -1,7 +1,7 @@
 """From tokens to logits: the pooling, the last norm and the classifier.
 
 With pool 'cls' or 'mean', as in vit-pytorch, or with `fc_norm`, the norm follows the pooling. With
-'gap' or 'map' it precedes it, as in big_vision (https://github.com/google-research/big_vision,
+'gap', 'cls_gap' or 'map' it precedes it, as in big_vision (https://github.com/google-research/big_vision,
 `models/vit.py`). For 'cls' the order makes no difference.
 """
 
@@ -56,16 +56,18 @@ class Head(nn.Module):
     extras: Extras
 
     def setup(self) -> None:
-        features = self.extras.representation_size or self.dim
-        self.norms_first = self.pool in ('gap', 'map') and not self.extras.fc_norm
-        self.layers = [layer_norm(self.extras.norm_eps), Linear(features, self.num_classes)]
+        pooled = self.dim * (2 if self.pool == 'cls_gap' else 1)
+        features = self.extras.representation_size or pooled
+        self.norms_first = self.pool in ('gap', 'cls_gap', 'map') and not self.extras.fc_norm
+        classifier = [Linear(features, self.num_classes)] if self.num_classes else []
+        self.layers = [layer_norm(self.extras.norm_eps), *classifier]
         if self.pool == 'map':
             self.attention_pool = AttentionPool(
                 self.dim, self.heads, self.dim_head, self.mlp_dim, self.extras
             )
         if self.extras.representation_size:
-            self.pre_logits = Linear(self.dim, self.extras.representation_size)
-        if self.extras.distilled:
+            self.pre_logits = Linear(pooled, self.extras.representation_size)
+        if self.extras.distilled and self.num_classes:
             self.dist = Linear(features, self.num_classes)
 
     def pool_tokens(self, x: Float[Array, 'b n d']) -> Float[Array, 'b *tokens d']:
@@ -79,16 +81,20 @@ class Head(nn.Module):
         patches = x[:, self.extras.num_prefix :]
         if self.norms_first:
             patches = self.layers[0](patches)
+        if self.pool == 'cls_gap':
+            return jnp.concatenate([self.layers[0](x[:, 0]), patches.mean(axis=1)], axis=-1)
         return patches.mean(axis=1) if self.pool == 'gap' else self.attention_pool(patches)
 
-    def __call__(self, x: Float[Array, 'b *tokens d']) -> Float[Array, 'b num_classes']:
-        """Logits of the pooled tokens."""
-        norm, classifier = self.layers
+    def __call__(self, x: Float[Array, 'b *tokens d']) -> Float[Array, 'b features']:
+        """Logits of the pooled tokens; without a classifier, what it would read."""
         x = x.astype(jnp.float32)
         if not self.norms_first:
-            x = norm(x)
+            x = self.layers[0](x)
         if self.extras.representation_size:
             x = jnp.tanh(self.pre_logits(x))
+        if not self.num_classes:
+            return x.mean(axis=1) if self.extras.distilled else x
+        classifier = self.layers[1]
         if self.extras.distilled:
             return (classifier(x[:, 0]) + self.dist(x[:, 1])) / 2
         return classifier(x)

@@ -20,6 +20,8 @@ from vit_jax.model.product import product, product_p
 from vit_jax.model.short_attention import fits, short_attention
 from vit_jax.parallel.sharding import constrain, of_kernel
 
+SIGMOIDS = {'quick': 1.702, 'silu': 1.0}  # activations x σ(a x), with their a
+
 # Whether dropout is on; or, if the examples are part of a larger batch, their places in it.
 Train = bool | Int[Array, 'b']
 
@@ -76,10 +78,14 @@ class Dropout(nn.Module):
 def gelu(x: Float[Array, '*b d'], form: str) -> Float[Array, '*b d']:
     """x Φ(x): 'erf' is exact, as in PyTorch; 'tanh' is the approximation that Google's models use.
 
+    'quick' is CLIP's cruder one, x σ(1.702 x), and 'silu' is x σ(x).
+
     Reference: https://arxiv.org/abs/1606.08415
     """
     if form == 'tanh':
         return nn.gelu(x)
+    if form in SIGMOIDS:
+        return x * nn.sigmoid(SIGMOIDS[form] * x)
     # With erf like torch, not erfc like jax: the forward pass is 2.1 times as fast.
     return x * (0.5 * (1 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype))))
 
@@ -179,6 +185,37 @@ def rematerialize(layer: Callable, remat: str, unroll: int) -> Callable:
     }
     # Across unrolled layers, common-subexpression elimination would undo the rematerialisation.
     return nn.remat(layer, prevent_cse=unroll > 1, policy=saved[remat])
+
+
+def rope2d(height: int, width: int, dim: int, theta: float) -> Float[np.ndarray, '2 n 1 d']:
+    """Cosines and sines of the angles by which `rotate` turns each patch's queries and keys.
+
+    A quarter of the features turns with the row of the patch's centre, a quarter with its column,
+    both in [-1, 1]; the other half, their partners, by the same angles.
+
+    Reference: https://arxiv.org/abs/2508.10104, section 3.2, after https://arxiv.org/abs/2104.09864.
+
+    Args:
+      height, width: of the grid of patches.
+      dim: features of a head, a multiple of 4.
+      theta: the largest of the wavelengths, in units of half the picture, is below it.
+    """
+    centres = [2 * (np.arange(n) + 0.5) / n - 1 for n in (height, width)]
+    places = np.stack(np.meshgrid(*centres, indexing='ij'), axis=-1).reshape(-1, 2)
+    frequencies = theta ** -np.arange(0, 1, 4 / dim)
+    angles = 2 * np.pi * places[:, :, None] * frequencies
+    angles = np.tile(angles.reshape(len(places), -1), 2)[:, None]  # the same for all heads
+    return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+
+
+def rotate(
+    x: Float[Array, 'b n h d'], turns: Float[np.ndarray, '2 p 1 d'], num_prefix: int
+) -> Float[Array, 'b n h d']:
+    """Queries or keys with those of the patches turned by `rope2d`; the prefix stays as it is."""
+    (cos, sin), patches = turns.astype(x.dtype), x[:, num_prefix:]
+    one, other = jnp.split(patches, 2, axis=-1)
+    turned = patches * cos + jnp.concatenate([-other, one], axis=-1) * sin
+    return jnp.concatenate([x[:, :num_prefix], turned], axis=1)
 
 
 def sincos2d(height: int, width: int, dim: int) -> Float[np.ndarray, '1 n d']:

@@ -26,20 +26,33 @@ def pair(t: Any) -> tuple[int, int]:
     return height_width
 
 
-def check_images(vit: Any, shape: tuple[int, ...]) -> None:
-    """Validates the shape of images [b, h, w, c] against a `vit_jax.ViT`.
+def grid(image_size: Any, patch_size: Any) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    (height, width), (p1, p2) = pair(image_size), pair(patch_size)
+    return height // p1, width // p2
+
+
+def image_grid(vit: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of patches in images [b, h, w, c] for a `vit_jax.ViT`.
 
     Raises:
-      InputError: if they have other channels, do not divide into patches, or have too many.
+      InputError: if they have other channels, do not divide into patches, or have too many; or with
+        posemb='rope2d', whose angles depend on the grid, if they have another size.
     """
     p1, p2 = pair(vit.patch_size)
     _, h, w, c = shape
-    n = math.prod(vit.grid)
-    if h % p1 or w % p2 or c != vit.channels or (h // p1) * (w // p2) > n:
+    n, found = math.prod(vit.grid), grid((h, w), vit.patch_size)
+    if h % p1 or w % p2 or c != vit.channels or math.prod(found) > n:
         raise InputError(
             f'expected images [b, h, w, {vit.channels}] with h a multiple of {p1}, w of {p2} '
             f'and at most {n} patches, got {list(shape)}'
         )
+    if vit.posemb == 'rope2d' and found != vit.grid:
+        raise InputError(
+            f'expected images of {vit.image_size} pixels, got {h} x {w}; '
+            f'model.clone(image_size=({h}, {w})) takes them, with the same parameters'
+        )
+    return found
 
 
 def num_tokens(vit: Any) -> int:

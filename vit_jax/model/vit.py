@@ -8,6 +8,7 @@ Axes: b images, h w pixels, c channels, p1 p2 pixels of a patch, n tokens, d fea
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -18,8 +19,9 @@ from jaxtyping import Array, Float, Num
 from vit_jax.model.arguments import check_arguments
 from vit_jax.model.extras import Extras
 from vit_jax.model.head import Head
-from vit_jax.model.layers import Dropout, Train, attend, gelu, rematerialize
-from vit_jax.model.shapes import check_images, pair
+from vit_jax.model.layers import Dropout, Train, rematerialize
+from vit_jax.model.record import tokens
+from vit_jax.model.shapes import grid, image_grid, pair
 
 
 class PreNorm(nn.Module):
@@ -45,12 +47,12 @@ class FeedForward(nn.Module):
     extras: Extras = Extras()
 
     def setup(self) -> None:
-        linear = self.extras.linear
-        self.net = [linear(self.dim, self.hidden_dim), linear(self.hidden_dim, self.dim)]
+        linear, hidden = self.extras.linear, self.extras.hidden(self.hidden_dim)
+        self.net = [linear(self.dim, hidden), linear(self.hidden_dim, self.dim)]
         self.drop = Dropout(self.dropout)
 
     def __call__(self, x: Float[Array, 'b n d'], train: Train = False) -> Float[Array, 'b n d']:
-        x = gelu(self.net[0](x), self.extras.gelu)
+        x = self.extras.activate(self.net[0](x))
         x = self.drop(x, train)
         x = self.net[1](x)
         return self.drop(x, train)
@@ -78,7 +80,7 @@ class Attention(nn.Module):
         q, k, v = (rearrange(t, 'b n (h d) -> b n h d', h=self.heads) for t in qkv)
         if self.extras.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        out = attend(q, k, v, self.extras.attention)
+        out = self.extras.attend(q, k, v)
         out = rearrange(out, 'b n h d -> b n (h d)')
         return self.drop(self.to_out(out), train) if self.project_out else out
 
@@ -121,13 +123,13 @@ class ViT(Extras, nn.Module, kw_only=True):
     Args:
       image_size: largest input in pixels; an int, or (height, width).
       patch_size: pixels, an int or (height, width); divides `image_size`.
-      num_classes: number of logits.
+      num_classes: number of logits; 0: no classifier, a call returns what it would read.
       dim: features of a token.
       depth: number of layers.
       heads: attention heads.
       mlp_dim: hidden features of the feed-forward blocks.
       pool: what the classifier reads: 'cls', the cls token; 'mean', the mean of all tokens; 'gap',
-        the mean of the patches only; 'map', attention over the patches.
+        the mean of the patches; 'cls_gap', cls and that mean; 'map', attention over the patches.
       channels: colour channels of the input.
       dim_head: features of an attention head.
       dropout: rate in the attention outputs and the feed-forward blocks, [0, 1).
@@ -136,9 +138,7 @@ class ViT(Extras, nn.Module, kw_only=True):
 
     Call with normalised images [b, h, w, c]; returns float32 logits [b, num_classes]. Smaller ones
     use the first positions. Dropout takes `rngs={'dropout': key}` and `train=True`, or see `Train`.
-
-    Raises:
-      InputError: if an argument or the shape of the images does not fit.
+    Raises InputError if an argument or the shape of the images does not fit.
     """
 
     image_size: int | tuple[int, int]
@@ -161,20 +161,19 @@ class ViT(Extras, nn.Module, kw_only=True):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches in an image of `image_size`."""
-        (height, width), (p1, p2) = pair(self.image_size), pair(self.patch_size)
-        return height // p1, width // p2
+        return grid(self.image_size, self.patch_size)
 
     def setup(self) -> None:
-        def embedding(name: str, n: int) -> Float[Array | np.ndarray, '1 n d']:
-            return self.param(name, nn.initializers.normal(1.0), (1, n, self.dim))
+        def embedding(name: str, n: int) -> Any:
+            return self.param(name, nn.initializers.normal(1.0), (1, n, self.dim)) if n else None
 
         extras = self.extras
         patch_dim = self.channels * math.prod(pair(self.patch_size))
-        self.to_patch_embedding = extras.linear(patch_dim, self.dim)
-        n = extras.num_positions(math.prod(self.grid))
-        self.pos_embedding = embedding('pos_embedding', n) if n else None
+        self.to_patch_embedding = extras.linear(patch_dim, self.dim, bias=extras.patch_bias)
+        self.pos_embedding = embedding('pos_embedding', extras.num_positions(math.prod(self.grid)))
         self.prefix_tokens = [embedding(name, n) for name, n in extras.prefix.items()]
         self.drop = Dropout(self.emb_dropout)
+        self.norm_tokens = extras.norm() if extras.embed_norm else lambda x: x
         self.transformer = Transformer(
             self.dim, self.depth, self.heads, self.dim_head, self.mlp_dim, self.dropout, extras
         )
@@ -185,16 +184,17 @@ class ViT(Extras, nn.Module, kw_only=True):
     def __call__(
         self, images: Num[Array | np.ndarray, 'b h w c'], train: Train = False
     ) -> Float[Array, 'b num_classes']:
-        check_images(self, images.shape)
-        (p1, p2), (_, height, width, _) = pair(self.patch_size), images.shape
+        grid, (p1, p2) = image_grid(self, images.shape), pair(self.patch_size)
         x = rearrange(jnp.asarray(images), 'b (h p1) (w p2) c -> b (h w) (p1 p2 c)', p1=p1, p2=p2)
         x = self.to_patch_embedding(x)
         b, n, d = x.shape
         prefix = [jnp.repeat(tokens, b, axis=0) for tokens in self.prefix_tokens]
         x = jnp.concatenate((*prefix, x), axis=1)
-        positions = self.extras.positions(self.pos_embedding, (height // p1, width // p2), d)
+        positions = self.extras.positions(self.pos_embedding, grid, d)
         x += positions[:, : self.num_prefix + n]
         x = self.drop(x.astype(self.dtype), train)
-        x = self.transformer(x, train)
+        x = self.transformer(self.norm_tokens(x), train)
         x = self.mlp_head.pool_tokens(x)
         return self.mlp_head(x)
+
+    tokens = tokens  # instead of logits, by `apply(…, method='tokens')`

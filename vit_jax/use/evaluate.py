@@ -19,7 +19,7 @@ from vit_jax.data.stream import Stream
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel
 from vit_jax.train.evaluate import run_batches
-from vit_jax.weights.reading import Weights, read_weights
+from vit_jax.weights.reading import Weights, check_classifies, read_weights
 
 BINS = 15  # of the confidence, as in Guo et al.
 MISTAKES = 24  # whose images are kept
@@ -145,6 +145,7 @@ def evaluate(
     """
     if not isinstance(weights, Weights):
         weights = read_weights(weights)
+    check_classifies(weights.model, weights.name)
     data = open_source(source, data_dir)
     class_names = weights.description['class_names'] or data.class_names
     if class_names != data.class_names or weights.model.num_classes != len(data.class_names):

@@ -3,26 +3,23 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, UInt8
 
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
 from vit_jax.model.shapes import pair, parameter_shapes
 from vit_jax.run.json_files import write_json
-from vit_jax.weights.reading import Weights
+from vit_jax.use.answer import probabilities
+from vit_jax.weights.reading import Weights, check_classifies
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')  # in one file
 MAX_BYTES = 2**31 - 2**24  # of parameters: the files' offsets have 31 bits
-
-# Pictures of the model's size → probabilities.
-Classify = Callable[[UInt8[Array, 'b h w c']], Float32[Array, 'b k']]
 
 
 def write_stablehlo(
@@ -47,35 +44,21 @@ def write_stablehlo(
     path = checked(path, weights)
     (batch,) = jax.export.symbolic_shape('b')
     images = jax.ShapeDtypeStruct((batch, *preprocessing.shape), jnp.uint8)
-    function = jax.jit(classifier(weights, preprocessing))
+    model = weights.model.clone(attention='xla', remat='none')
+    variables = jax.tree.map(jnp.asarray, weights.variables)
+    function = jax.jit(partial(probabilities, model, preprocessing, variables))
     exported = jax.export.export(function, platforms=PLATFORMS)(images)
     versions = {'platforms': PLATFORMS, 'jax': jax.__version__}
     write_export(path, bytes(exported.serialize()), weights, preprocessing, versions)
-
-
-def classifier(weights: Weights, preprocessing: Preprocessing, **arguments: Any) -> Classify:
-    """The function that is exported.
-
-    Args:
-      weights, preprocessing: see `write_stablehlo`.
-      **arguments: of the ViT, such as `dtype`, in place of the weights' own.
-    """
-    model = weights.model.clone(attention='xla', remat='none', **arguments)
-    variables = jax.tree.map(jnp.asarray, weights.variables)
-
-    def classify(images: jax.Array) -> jax.Array:
-        logits: Any = model.apply(variables, preprocessing.normalize(images))
-        return jax.nn.softmax(logits)
-
-    return classify
 
 
 def checked(path: str | os.PathLike[str], weights: Weights) -> Path:
     """The path of a model that can be exported.
 
     Raises:
-      InputError: if the model is too large, or the path is in no folder.
+      InputError: if the model is too large or has no classifier, or the path is in no folder.
     """
+    check_classifies(weights.model, weights.name)
     path = Path(path)
     size = 4 * sum(map(math.prod, parameter_shapes(weights.model).values()))
     if size > MAX_BYTES:

@@ -47,8 +47,10 @@ class ExportedPredictor(Predictor):
             )
             self._run = _run_onnx(data) if path.suffix == '.onnx' else _run_stablehlo(data)
 
-    def _recorded(self, images: Any, part: Any) -> Any:
-        raise InputError('an exported model records nothing; use what it was made of')
+    def _refuse(self, images: Any) -> Any:
+        raise InputError('an exported model only classifies; use what it was made of')
+
+    attention = features = tokens = _refuse
 
     def classify(self, images: list[np.ndarray]) -> Float32[np.ndarray, 'b k']:
         return self._run(self._padded(images))[: len(images)]

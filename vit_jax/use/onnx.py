@@ -13,8 +13,7 @@ import numpy as np
 
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
-from vit_jax.model.record import record
-from vit_jax.use.attention import patch_attention, rollout
+from vit_jax.use.answer import attended, probabilities
 from vit_jax.use.export import checked, write_export
 from vit_jax.use.int8 import dequantize, quantize
 from vit_jax.weights.reading import Weights
@@ -88,14 +87,8 @@ def _outputs(
     stored = quantize(weights.variables) if int8 else weights.variables
 
     def outputs(images: jax.Array) -> tuple[jax.Array, ...]:
-        variables, pixels = dequantize(stored), preprocessing.normalize(images)
-        if not attention:
-            logits: Any = model.apply(variables, pixels)
-            return (jax.nn.softmax(logits),)
-        recorded = record(model, variables, pixels)
-        each = patch_attention(recorded.attention, model)
-        together = patch_attention(rollout(recorded.attention), model)
-        return jax.nn.softmax(recorded.logits), each, together
+        arguments = model, preprocessing, dequantize(stored), images
+        return attended(*arguments) if attention else (probabilities(*arguments),)
 
     return outputs
 

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,10 @@ from PIL import Image
 from vit_jax.data.memory import num_cores
 from vit_jax.data.picture import MAX_PIXELS, read_picture
 from vit_jax.errors import InputError
-from vit_jax.model.record import Record, record
 from vit_jax.parallel.parallel import create_parallel
-from vit_jax.use.attention import patch_attention, rollout
-from vit_jax.weights.reading import read_weights
+from vit_jax.use import answer
+from vit_jax.use.answer import Attended
+from vit_jax.weights.reading import check_classifies, read_weights
 
 # Each call is split and padded to these sizes, so a predictor compiles at most three times.
 BATCH_SIZES = (1, 16, 128)
@@ -29,20 +30,6 @@ ATTENTION_BATCH_SIZES = BATCH_SIZES[:2]  # the weights of 128 pictures may take 
 Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 Item = TypeVar('Item')
 Result = TypeVar('Result')
-
-
-class Attended(NamedTuple):
-    """Classes, and where the model looked.
-
-    Args:
-      probabilities: of the classes.
-      attention: to each patch, of every layer and head; see `vit_jax.use.attention`.
-      rollout: to each patch, through all layers.
-    """
-
-    probabilities: Float32[np.ndarray, 'b k']
-    attention: Float32[np.ndarray, 'b l h rows columns']
-    rollout: Float32[np.ndarray, 'b rows columns']
 
 
 class Predictor:
@@ -79,32 +66,38 @@ class Predictor:
         **overrides: Any,
     ) -> None:
         weights = read_weights(path, step=step, **overrides)
-        self.model = model = weights.model
+        self.model = weights.model
         self.notes = weights.notes
         self._max_pixels = max_pixels
         self.class_names = weights.class_names
         self.preprocessing = weights.preprocessing(mean, std)
+        self._name = weights.name
         self._parallel = create_parallel('jit', jax.device_count())
         self.variables = jax.device_put(weights.variables, self._parallel.replicated)
         self._first_copy = jax.tree.map(lambda x: x.addressable_data(0), self.variables)
+        self._probabilities = self._compiled(answer.probabilities)
+        self._features = self._compiled(answer.features)
+        self._tokens = self._compiled(answer.tokens)
+        self._attention = self._compiled(answer.attention)
+        self._attended = self._compiled(answer.attended)
 
-        def predict(variables: dict, images: jax.Array) -> jax.Array:
-            logits: Any = model.apply(variables, self.preprocessing.normalize(images))
-            return jax.nn.softmax(logits)
+    def _compiled(self, function: Callable[..., Any]) -> Callable[[list[np.ndarray]], Any]:
+        """One of `vit_jax.use.answer` for a list of at most 128 preprocessed images.
 
-        def recorded(variables: dict, images: jax.Array) -> Record:
-            return record(model, variables, self.preprocessing.normalize(images))
+        It runs on all devices if they divide the batch.
+        """
+        function = partial(function, self.model, self.preprocessing)
+        on_one_device, on_all_devices = jax.jit(function), self._parallel.eval_step(function)
 
-        def attend_to_patches(variables: dict, images: jax.Array) -> Any:
-            found = recorded(variables, images)
-            each = patch_attention(found.attention, model)
-            together = patch_attention(rollout(found.attention), model)
-            return jax.nn.softmax(found.logits), each, together
+        def run(images: list[np.ndarray]) -> Any:
+            padded = self._padded(images)
+            if len(padded) % jax.device_count():
+                found = on_one_device(self._first_copy, jnp.asarray(padded))
+            else:
+                found = on_all_devices(self.variables, self._parallel.put_batch(padded))
+            return jax.tree.map(lambda x: np.asarray(x)[: len(images)], found)
 
-        self._on_one_device = jax.jit(predict)
-        self._on_all_devices = self._parallel.eval_step(predict)
-        self._record = jax.jit(recorded)
-        self._attend_to_patches = jax.jit(attend_to_patches)
+        return run
 
     def __call__(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b k']:
         """Class probabilities.
@@ -117,17 +110,9 @@ class Predictor:
           Probabilities [b, num_classes], float32.
 
         Raises:
-          InputError: if something is not a picture.
+          InputError: if something is not a picture, or the weights have no classifier.
         """
-        _check_several(images)
-        pictures = list(images)
-        probabilities = np.empty((len(pictures), len(self.class_names)), np.float32)
-        for start in range(0, len(pictures), BATCH_SIZES[-1]):
-            chunk = [
-                self.preprocess(picture) for picture in pictures[start : start + BATCH_SIZES[-1]]
-            ]
-            probabilities[start : start + len(chunk)] = self.classify(chunk)
-        return probabilities
+        return self._in_batches(images, self.classify)
 
     def top_k(
         self, images: np.ndarray | Sequence[Picture], k: int = 5
@@ -149,7 +134,18 @@ class Predictor:
         Raises:
           InputError: if something is not a picture.
         """
-        return self._recorded(images, lambda found: found.attention)
+        return self._in_batches(images, self._attention, ATTENTION_BATCH_SIZES[-1])
+
+    def features(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b d']:
+        """What the classifier reads, or would read if the weights had one.
+
+        Args:
+          images: see `__call__`.
+
+        Raises:
+          InputError: if something is not a picture.
+        """
+        return self._in_batches(images, self.extract)
 
     def tokens(self, images: np.ndarray | Sequence[Picture]) -> Float32[np.ndarray, 'b n d']:
         """The tokens after the last norm, those of the prefix (cls, registers) first.
@@ -160,22 +156,22 @@ class Predictor:
         Raises:
           InputError: if something is not a picture.
         """
-        return self._recorded(images, lambda found: found.tokens)
+        return self._in_batches(images, self._tokens)
 
-    def _recorded(
-        self, images: np.ndarray | Sequence[Picture], part: Callable[[Record], jax.Array]
+    def _in_batches(
+        self,
+        images: np.ndarray | Sequence[Picture],
+        run: Callable[[list[np.ndarray]], np.ndarray],
+        largest: int = BATCH_SIZES[-1],
     ) -> np.ndarray:
+        """Runs a function of preprocessed images on any number of pictures."""
         _check_several(images)
-        pictures, found = list(images), []
-        largest = ATTENTION_BATCH_SIZES[-1]
-        for start in range(0, len(pictures), largest):
-            chunk = [self.preprocess(picture) for picture in pictures[start : start + largest]]
-            batch = jnp.asarray(self._padded(chunk))
-            found.append(np.asarray(part(self._record(self._first_copy, batch)))[: len(chunk)])
-        if not found:
-            empty = jax.eval_shape(self._record, self._first_copy, self._padded([]))
-            return np.empty((0, *part(empty).shape[1:]), np.float32)
-        return np.concatenate(found)
+        pictures = list(images)
+        chunks = (pictures[i : i + largest] for i in range(0, len(pictures), largest))
+        found = [run([self.preprocess(picture) for picture in chunk]) for chunk in chunks]
+        if found:
+            return np.concatenate(found)
+        return run([np.zeros(self.preprocessing.shape, np.uint8)])[:0]
 
     def stream(
         self, images: Iterable[Picture], k: int = 5, on_error: str = 'raise'
@@ -231,22 +227,26 @@ class Predictor:
         return self.preprocessing.resize(picture)
 
     def classify(self, images: list[np.ndarray]) -> Float32[np.ndarray, 'b k']:
-        """Probabilities of at most 128 preprocessed images, see `preprocess`."""
-        padded = self._padded(images)
-        if len(padded) % jax.device_count():
-            probabilities = self._on_one_device(self._first_copy, jnp.asarray(padded))
-        else:
-            batch = self._parallel.put_batch(padded)
-            probabilities = self._on_all_devices(self.variables, batch)
-        return np.asarray(probabilities)[: len(images)]
+        """Probabilities of at most 128 preprocessed images, see `preprocess`.
+
+        Raises:
+          InputError: if the weights have no classifier.
+        """
+        check_classifies(self.model, self._name)
+        return self._probabilities(images)
+
+    def extract(self, images: list[np.ndarray]) -> Float32[np.ndarray, 'b d']:
+        """Features of at most 128 preprocessed images, see `preprocess` and `features`."""
+        return self._features(images)
 
     def classify_with_attention(self, images: list[np.ndarray]) -> Attended:
         """Probabilities and maps of attention of at most 16 preprocessed images.
 
-        The maps are made on the device: they take far less memory than the weights.
+        Raises:
+          InputError: if the weights have no classifier.
         """
-        found = self._attend_to_patches(self._first_copy, jnp.asarray(self._padded(images)))
-        return Attended(*(np.asarray(x)[: len(images)] for x in found))
+        check_classifies(self.model, self._name)
+        return self._attended(images)
 
     def _padded(self, images: list[np.ndarray]) -> UInt8[np.ndarray, 'b h w c']:
         """A batch of images and, to one of `BATCH_SIZES`, zeros."""

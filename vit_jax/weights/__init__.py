@@ -8,7 +8,7 @@ from typing import Any
 from vit_jax.errors import InputError
 from vit_jax.model.shapes import parameter_shapes
 from vit_jax.model.vit import ViT
-from vit_jax.weights.accounting import from_flax, shorten
+from vit_jax.weights.accounting import PLAIN, from_flax, shorten
 from vit_jax.weights.files import TORCH, write_tensors
 from vit_jax.weights.huggingface_folder import write_folder
 from vit_jax.weights.positions import with_learned_positions
@@ -36,12 +36,12 @@ def load_weights(
       **overrides: arguments of the ViT. They supply what a file lacks: `heads=` for timm and
         vit-pytorch, `pool=`, `gelu=`, `norm_eps=` and the like. They change the model: another
         `image_size=` or `patch_size=` resizes the embeddings, another `num_classes=` gives a new
-        head of zeros, `representation_size=0` drops the layer before it. And they set how to
-        compute: `dtype=`, `dropout=`, ….
+        head of zeros, and 0 drops it; `representation_size=0` drops the layer before it. And they
+        set how to compute: `dtype=`, `dropout=`, ….
 
     Returns:
-      The model, and `{'params': …}`, float32, in the layout of `ViT.init`. What was resized, newly
-      initialised or ignored is logged.
+      The model, and `{'params': …}`, float32, in the layout of `ViT.init`. Without a classifier in
+      the file, it has `num_classes=0`. What was resized, newly initialised or ignored is logged.
 
     Raises:
       InputError: if the file is missing, damaged or of an unknown format, lacks arrays or has
@@ -89,7 +89,8 @@ def save_weights(
         raise InputError(
             f'variables do not match the model; missing, extra or misshaped: {shorten(wrong)}'
         )
-    if model.posemb not in FORMATS[format].EXPRESSIBLE.get('posemb', (model.posemb,)):
+    posembs = FORMATS[format].EXPRESSIBLE.get('posemb', PLAIN['posemb'])
+    if model.posemb not in posembs and model.posemb in PLAIN['posemb']:
         model, params = with_learned_positions(model, params)
     FORMATS[format].check(model)
     described = describe(path, description or {}, model.num_classes)

@@ -15,6 +15,14 @@ from vit_jax.weights.files import Arrays, Tensors, as_input_error
 
 FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
 HEAD = ('mlp_head/layers_1/', 'mlp_head/dist/')
+# What a format can express unless it says otherwise, see `check_expressible`.
+PLAIN: dict[str, tuple[Any, ...]] = {
+    'posemb': ('learned', 'learned_patches', 'sincos2d'),
+    'patch_bias': (True,),
+    'embed_norm': (False,),
+    'gelu': ('erf', 'tanh'),
+    'gated': (False,),
+}
 
 
 def unchanged(array: np.ndarray) -> np.ndarray:
@@ -117,12 +125,15 @@ def check_expressible(model: ViT, format: str, expressible: Mapping[str, tuple[A
     """Validates a model against what a format's own code computes.
 
     Args:
-      expressible: by argument of the ViT, the values that it may have.
+      expressible: by argument of the ViT, the values that it may have; besides `PLAIN`.
 
     Raises:
       InputError: if arguments have other values; it names them all.
     """
-    wrong = {n: allowed for n, allowed in expressible.items() if getattr(model, n) not in allowed}
+    allowed_values = {**PLAIN, **expressible}
+    wrong = {
+        n: allowed for n, allowed in allowed_values.items() if getattr(model, n) not in allowed
+    }
     if not wrong:
         return
     expected = ', '.join(

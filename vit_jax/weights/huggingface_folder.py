@@ -72,7 +72,7 @@ def write_folder(path: Path, arrays: Arrays, model: ViT, description: dict[str, 
     class_names = description.get('class_names')
     names = class_names or _placeholders(model.num_classes)
     config = {
-        'architectures': ['ViTForImageClassification'],
+        'architectures': ['ViTForImageClassification' if model.num_classes else 'ViTModel'],
         'model_type': 'vit',
         'hidden_size': model.dim,
         'num_hidden_layers': model.depth,

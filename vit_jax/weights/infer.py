@@ -30,16 +30,10 @@ def count_layers(tensors: Tensors, prefix: str) -> int:
 
 
 def infer_classes(tensors: Tensors, name: str, axis: int, known: dict[str, Any]) -> dict[str, int]:
-    """`num_classes` of the head's array, or of a new head if the file has none.
-
-    Raises:
-      InputError: if the file has no head and `num_classes` is unknown.
-    """
+    """`num_classes` of the head's array; without one, of the new head that is wanted, or 0."""
     if name in tensors:
         return {'num_classes': shape_of(tensors, name, 2)[axis]}
-    if 'num_classes' not in known:
-        raise InputError(f'it has no head (no array {name}); give num_classes= for a new one')
-    return {'num_classes': known['num_classes']}
+    return {'num_classes': known.get('num_classes', 0)}
 
 
 def split_heads(inner_dim: int, heads: int | None) -> dict[str, int]:

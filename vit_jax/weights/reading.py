@@ -153,6 +153,15 @@ def read_weights(
     return weights
 
 
+def check_classifies(model: ViT, name: str) -> None:
+    """Raises InputError if weights of that name have no classifier."""
+    if not model.num_classes:
+        raise InputError(
+            f'{name}: expected a classifier, but the weights are a backbone without one; '
+            f'vit_jax probe and configs/finetune.py train one'
+        )
+
+
 def flatten(variables: dict[str, Any]) -> Arrays:
     """Parameters by name, float32."""
     params = flatten_dict(variables.get('params', {}), sep='/')
@@ -241,7 +250,7 @@ def _from_tensors(
     new = [ours for ours in parameter_shapes(model) if ours.startswith(HEAD)]
     if layout.HEAD_ARRAY in tensors:
         new = []
-    else:
+    elif new:
         notes.append(f'new head of zeros for {model.num_classes} classes: the file has none')
     params = to_flax(tensors, layout.entries(model, tensors), model, name, new)
     description = metadata.get('description', getattr(layout, 'DESCRIPTION', {}))

@@ -129,10 +129,15 @@ def adapt(
         params = {name: x for name, x in params.items() if '/pre_logits/' not in name}
     if new_head:
         shapes = parameter_shapes(new)
-        for name in [name for name in params if name.startswith(HEAD)]:
-            params[name] = np.zeros(shapes[name], np.float32)
-        classes = f'{new.num_classes} classes in place of one for {model.num_classes}'
-        notes.append(f'new head of zeros for {classes}')
+        head = {name: shape for name, shape in shapes.items() if name.startswith(HEAD)}
+        params = {name: x for name, x in params.items() if not name.startswith(HEAD)}
+        params |= {name: np.zeros(shape, np.float32) for name, shape in head.items()}
+        before = f' in place of one for {model.num_classes}' if model.num_classes else ''
+        notes.append(
+            f'new head of zeros for {new.num_classes} classes{before}'
+            if head
+            else f'head for {model.num_classes} classes dropped'
+        )
     return new, params, notes
 
 
