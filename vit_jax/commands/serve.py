@@ -70,28 +70,28 @@ def command(
     from vit_jax.use.serving.uploads import Limits
 
     common.check_exists(weights)
-    bound = bind(host, port)
-    predictor = common.open_predictor(weights, mean, std, overrides)
-    click.echo('compiling the model …', err=True)
-    num_bytes = int(max_megabytes * 1e6)
-    limits = Limits(
-        picture_bytes=num_bytes,
-        request_bytes=max(num_bytes + 100_000, Limits.request_bytes),
-        waiting_seconds=max_seconds,
-    )
-    is_loopback = bound.getsockname()[0] in LOOPBACK
-    app = App(
-        predictor,
-        limits,
-        name=PurePath(weights).name or 'model',
-        hosts=LOOPBACK if is_loopback else None,
-    )
+    with bind(host, port) as bound:
+        predictor = common.open_predictor(weights, mean, std, overrides)
+        click.echo('compiling the model …', err=True)
+        num_bytes = int(max_megabytes * 1e6)
+        limits = Limits(
+            picture_bytes=num_bytes,
+            request_bytes=max(num_bytes + 100_000, Limits.request_bytes),
+            waiting_seconds=max_seconds,
+        )
+        is_loopback = bound.getsockname()[0] in LOOPBACK
+        app = App(
+            predictor,
+            limits,
+            name=PurePath(weights).name or 'model',
+            hosts=LOOPBACK if is_loopback else None,
+        )
 
-    def announce(url: str) -> None:
-        click.echo(f'{url}  (Ctrl-C ends it)')
-        if not is_loopback:
-            click.echo(
-                'anybody who reaches this address can use it; there is no password', err=True
-            )
+        def announce(url: str) -> None:
+            click.echo(f'{url}  (Ctrl-C ends it)')
+            if not is_loopback:
+                click.echo(
+                    'anybody who reaches this address can use it; there is no password', err=True
+                )
 
-    Server(app, bound, announce).answer()
+        Server(app, bound, announce).answer()
