@@ -1,11 +1,13 @@
-"""Does fine-tuning beat training from scratch on the same budget? CIFAR-10, five classes each.
+"""How do ways of fine-tuning compare on one budget, and with training from scratch?
+
+CIFAR-10, five classes each.
 
 python benchmarks/finetune.py --data cifar10_jpeg.tar.xz [--seeds 0 1 2]
 
 Pretrains a small ViT on airplane, automobile, bird, cat and deer. Then trains on dog, frog, horse,
-ship and truck, once from that run directory and once from scratch, for the same number of steps and
-examples. Each uses the optimizer that suits it: SGD with momentum as in configs/finetune.py, or
-AdamW. Test accuracies are those of the last step. The data are CIFAR-10's 32 x 32 pictures as
+ship and truck, from that run directory and from scratch, for the same number of steps and examples:
+with configs/finetune.py, finetune_lora.py and finetune_head.py, and from scratch with AdamW. Test
+accuracies are those of the last step. The data are CIFAR-10's 32 x 32 pictures as
 train/CLASS/* and test/CLASS/*, in a folder or a tar file.
 """
 
@@ -52,19 +54,22 @@ def main() -> None:
         options = [*adamw, 'optim.warmup_steps=200', f'num_steps={arguments.pretrain_steps}']
         accuracy, seconds = train('default', pretrained, first, options)
         print(f'pretrained on the first five classes: {accuracy:.2%}, {seconds:.0f} s', flush=True)
-        result: dict[str, Any] = {'pretrained': accuracy, 'fine-tuned': [], 'from scratch': []}
+        names = 'fine-tuned', 'low rank', 'head only', 'from scratch'
+        result: dict[str, Any] = {'pretrained': accuracy} | {name: [] for name in names}
         for seed in arguments.seeds:
             budget = [f'num_steps={arguments.steps}', f'seed={seed}', 'optim.warmup_steps=40']
+            from_weights = [f'init.weights={pretrained}', *budget]
             for name, config, options in (
-                ('fine-tuned', 'finetune', [f'init.weights={pretrained}', *budget]),
+                ('fine-tuned', 'finetune', from_weights),
+                ('low rank', 'finetune_lora', from_weights),
+                ('head only', 'finetune_head', from_weights),
                 ('from scratch', 'default', [*adamw, *budget]),
             ):
                 accuracy, seconds = train(config, work / f'{config}-{seed}', second, options)
                 result[name].append(accuracy)
                 print(f'seed {seed}, {name}: {accuracy:.2%}, {seconds:.0f} s', flush=True)
     lines = [
-        f'{name}: {statistics.mean(result[name]):.2%}, {spread(result[name])}'
-        for name in ('fine-tuned', 'from scratch')
+        f'{name}: {statistics.mean(result[name]):.2%}, {spread(result[name])}' for name in names
     ]
     margin = statistics.mean(result['fine-tuned']) - statistics.mean(result['from scratch'])
     lines.append(f'margin: {margin:.2%}')

@@ -156,6 +156,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.layer_decay = 1.0
     # Patterns of parameters to freeze, such as ('to_patch_embedding/*', 'transformer/[0-5]/*').
     config.optim.freeze = ()
+    # For fine-tuning: rank of adapters beside the kernels of the layers, 0 for none. Then only they
+    # and the head learn; whoever reads the run gets them merged into the kernels.
+    config.optim.lora_rank = 0
+    config.optim.lora_kernels = 'all'  # or 'attention', which kernels have adapters
 
     # Applied in this order, with random numbers of each example's own, inside the compiled step.
     config.augment = ml_collections.ConfigDict()

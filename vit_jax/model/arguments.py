@@ -13,6 +13,7 @@ CHOICES = {
     'posemb': ('learned', 'learned_patches', 'sincos2d', 'rope2d'),
     'gelu': ('erf', 'tanh', 'quick', 'silu'),
     'attention': ('auto', 'xla', 'cudnn', 'pallas'),
+    'lora_kernels': ('all', 'attention'),
     'dtype': ('float32', 'bfloat16'),
     'remat': ('none', 'dots', 'full'),
 }
@@ -60,6 +61,7 @@ def check_arguments(vit: Any) -> None:
         if getattr(vit, name) not in known:
             raise InputError(f'expected {name} out of {known}, got {getattr(vit, name)!r}')
     most = {'num_classes': 2**20, 'num_registers': 2**16, 'representation_size': 2**16}
+    most['lora_rank'] = 2**16
     for name, limit in most.items():
         if not isinstance(value := getattr(vit, name), int) or not 0 <= value <= limit:
             raise InputError(f'expected {name} a whole number from 0 to {limit:,}, got {value!r}')

@@ -43,6 +43,9 @@ class Extras:
         'silu', x σ(x).
       gated: whether the feed-forward blocks multiply the activations by as many other features
         (https://arxiv.org/abs/2002.05202).
+      lora_rank: rank of the adapters beside the kernels of the layers, see
+        `vit_jax.model.layers.Linear`; 0 for none.
+      lora_kernels: which kernels have one: 'all', or those of the 'attention'.
       fc_norm: with pool='gap', normalise the mean of the patches instead of each patch.
       representation_size: features of a tanh layer before the classifier; 0 for none.
       dtype: of the computation, 'float32' or 'bfloat16'. Parameters, softmax, norms and logits are
@@ -69,6 +72,8 @@ class Extras:
     norm_eps: float = 1e-5
     gelu: str = 'erf'
     gated: bool = False
+    lora_rank: int = 0
+    lora_kernels: str = 'all'
     # Head
     fc_norm: bool = False
     representation_size: int = 0
@@ -124,7 +129,7 @@ class Extras:
         return jnp.pad(patches, ((0, 0), (self.num_prefix, 0), (0, 0)))
 
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
-        return Linear(inputs, outputs, bias, self.dtype)
+        return Linear(inputs, outputs, bias, self.dtype, self.lora_rank, self.lora_kernels)
 
     def norm(self) -> nn.Module:
         return layer_norm(self.norm_eps, self.dtype)

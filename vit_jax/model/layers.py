@@ -5,6 +5,7 @@ Intel Xeon (Sapphire Rapids), jax 0.10.2.
 """
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,13 +33,29 @@ def layer_norm(epsilon: float, dtype: str = 'float32') -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=dtype == 'bfloat16')
 
 
+# Patterns of the paths of linear layers that can have adapters, see `Extras.lora_kernels`.
+ADAPTED = {'attention': '^transformer/attn/', 'all': '^transformer/'}
+
+
 class Linear(nn.Module):
-    """x W + b over the last axis, initialised like torch's: W and b from U(±1/√in_features)."""
+    """x W + b over the last axis, initialised like torch's: W and b from U(±1/√in_features).
+
+    In a layer, W may have a low-rank adapter: x W + x A B + b, with A like W and B of zeros.
+
+    Args:
+      in_features, out_features, bias, dtype: as usual.
+      rank: of A B; 0 for no adapter.
+      adapted: which layers have one, a key of `ADAPTED`.
+
+    Reference: https://arxiv.org/abs/2106.09685, with α = r.
+    """
 
     in_features: int
     out_features: int
     bias: bool = True
     dtype: str = 'float32'
+    rank: int = 0
+    adapted: str = 'all'
 
     @nn.compact
     def __call__(self, x: Float[Array, '*b i']) -> Float[Array, '*b o']:
@@ -47,8 +64,13 @@ class Linear(nn.Module):
             return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
         kernel = self.param('kernel', init, (self.in_features, self.out_features))
-        sharding = of_kernel('/'.join((*self.path, 'kernel')), kernel.shape)
-        out = product(x.astype(self.dtype), kernel, sharding)
+        x, path = x.astype(self.dtype), '/'.join(self.path)
+        sharding = of_kernel(f'{path}/kernel', kernel.shape)
+        out = product(x, kernel, sharding)
+        if self.rank and re.match(ADAPTED[self.adapted], path):
+            a = self.param('lora_a', init, (self.in_features, self.rank))
+            b = self.param('lora_b', nn.initializers.zeros, (self.rank, self.out_features))
+            out += product(product(x, a), b)
         if sharding is not None:
             out = constrain(out, sharding.outputs)
         if self.bias:

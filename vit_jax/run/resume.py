@@ -17,6 +17,8 @@ FIXED = (
     'optim.name',
     'optim.freeze',
     'optim.layer_decay',
+    'optim.lora_rank',
+    'optim.lora_kernels',
     'optim.moments_dtype',
 )
 # except for these.

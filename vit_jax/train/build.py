@@ -38,7 +38,7 @@ from vit_jax.train.optim import (
     learning_rate_schedule,
     stop_frozen,
 )
-from vit_jax.train.start import Start, start_from_run, start_from_weights
+from vit_jax.train.start import Start, start_from_run, start_from_weights, with_adapters
 from vit_jax.train.step import Learner, step_keys
 
 
@@ -62,7 +62,7 @@ def find_start(
     if init.weights:
         if data.image_size is not None:
             arguments['image_size'] = data.image_size
-        return start_from_weights(
+        start = start_from_weights(
             init.weights,
             class_names,
             step=init.step,
@@ -73,6 +73,12 @@ def find_start(
             std=data.std,
             crop_fraction=data.crop_fraction,
         )
+        optim = config.optim
+        if not optim.lora_rank:
+            return start
+        return with_adapters(start, optim.lora_rank, optim.lora_kernels, config.seed)
+    if config.optim.lora_rank:
+        raise InputError('optim.lora_rank: expected init.weights, which adapters adapt; set both')
     for name in ('image_size', 'mean', 'std', 'crop_fraction'):
         if data[name] is None:
             raise InputError(

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vit_jax.augment.augment import check_augmentation
 from vit_jax.errors import InputError
+from vit_jax.model.arguments import CHOICES
 from vit_jax.model.vit import ViT
 from vit_jax.parallel.parallel import Jit, Pmap
 from vit_jax.train.config import NOUNS, default_config, list_options, no_such_option
@@ -36,6 +37,7 @@ RANGES = {
     'optim.b2': '[0, 1)',
     'optim.clip_norm': '[0, 3e38)',
     'optim.layer_decay': '[0, 1]',
+    'optim.lora_rank': '[0, 65536)',
     'optim.accumulate_steps': '[1, 2147483648)',
     'parallel.data': '[-1, 2147483648)',
     'parallel.fsdp': '[-1, 2147483648)',
@@ -95,6 +97,8 @@ def check_config(config: Any) -> None:
         )
     if config.wandb_project and importlib.util.find_spec('wandb') is None:
         raise InputError('wandb_project: expected the package wandb; pip install wandb')
+    if (kernels := config.optim.lora_kernels) not in CHOICES['lora_kernels']:
+        raise InputError(f"optim.lora_kernels: expected 'all' or 'attention', got {kernels!r}")
     check_augmentation(config.augment.policy, config.augment.color_jitter)
 
 

@@ -1,6 +1,7 @@
 """The optimizer: schedule, weight decay, learning rates by layer, frozen parameters."""
 
 import fnmatch
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ def learning_rate_factors(params: Any, layer_decay: float, freeze: Sequence[str]
 
     The head learns at the full rate, each layer at `layer_decay` times the rate of the next, and
     the embeddings at that of a layer before the first, as in BEiT
-    (https://arxiv.org/abs/2106.08254). Frozen parameters have 0.
+    (https://arxiv.org/abs/2106.08254). Frozen parameters have 0; where there are adapters, these
+    are all but them and the head.
 
     Args:
       params: of a ViT, or their shapes.
@@ -61,16 +63,18 @@ def learning_rate_factors(params: Any, layer_decay: float, freeze: Sequence[str]
     """
     if not all(isinstance(pattern, str) for pattern in freeze):
         raise InputError(f'optim.freeze: expected a tuple of patterns, got {freeze!r}')
-    unmatched = set(freeze)
+    unmatched, flat = set(freeze), flatten_dict(params)
+    has_adapters = any(path[-1] == 'lora_a' for path in flat)
 
     def factor(name: str, rate: float) -> float:
         matching = {pattern for pattern in freeze if fnmatch.fnmatchcase(name, pattern)}
         unmatched.difference_update(matching)
-        return 0.0 if matching else rate
+        learns = not has_adapters or re.search('^mlp_head/|/lora_[ab]$', name)
+        return rate if learns and not matching else 0.0
 
     depth = len(params['transformer']['attn']['norm']['scale'])
     factors: dict[tuple[str, ...], np.ndarray] = {}
-    for path, leaf in flatten_dict(params).items():
+    for path, leaf in flat.items():
         if path[0] == 'transformer':
             names = ['/'.join(('transformer', str(layer), *path[1:])) for layer in range(depth)]
             rates = [factor(n, layer_decay ** (depth - i)) for i, n in enumerate(names)]

@@ -3,9 +3,13 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
 from vit_jax.model.arguments import stored_arguments
+from vit_jax.model.shapes import parameter_shapes
 from vit_jax.model.vit import ViT
 from vit_jax.run.description import read_description
 from vit_jax.run.storage import AnyPath
@@ -76,6 +80,25 @@ def start_from_weights(
         _check_classes(weights, class_names)
     notes = [f'{path}: {note}' for note in weights.notes]
     return Start(weights.model, weights.variables['params'], preprocessing, notes)
+
+
+def with_adapters(start: Start, rank: int, kernels: str, seed: int) -> Start:
+    """The same function, with adapters to train: A is drawn, B is zero.
+
+    Args:
+      start: from weights.
+      rank, kernels: see `vit_jax.model.extras.Extras`.
+      seed: of the draw.
+    """
+    model = start.model.clone(lora_rank=rank, lora_kernels=kernels)
+    params, rng = dict(flatten_dict(start.params, sep='/')), np.random.default_rng(seed)
+    for name, shape in sorted(parameter_shapes(model).items()):
+        if name.endswith('/lora_a'):
+            bound = shape[-2] ** -0.5
+            params[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+        elif name.endswith('/lora_b'):
+            params[name] = np.zeros(shape, np.float32)
+    return start._replace(model=model, params=unflatten_dict(params, sep='/'))
 
 
 def describe(start: Start, class_names: list[str]) -> dict[str, Any]:

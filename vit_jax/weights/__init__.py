@@ -9,6 +9,7 @@ from vit_jax.errors import InputError
 from vit_jax.model.shapes import parameter_shapes
 from vit_jax.model.vit import ViT
 from vit_jax.weights.accounting import PLAIN, from_flax, shorten
+from vit_jax.weights.adapters import merge_adapters
 from vit_jax.weights.files import TORCH, write_tensors
 from vit_jax.weights.huggingface_folder import write_folder
 from vit_jax.weights.positions import with_learned_positions
@@ -60,7 +61,7 @@ def save_weights(
     format: str,
     description: dict[str, Any] | None = None,
 ) -> None:
-    """Writes variables in a foreign format.
+    """Writes variables in a foreign format; adapters are merged.
 
     Args:
       path: a `.npz` for 'google'; a `.safetensors`, or `.pt`, `.pth`, `.bin` (which need torch),
@@ -89,6 +90,7 @@ def save_weights(
         raise InputError(
             f'variables do not match the model; missing, extra or misshaped: {shorten(wrong)}'
         )
+    model, params = merge_adapters(model, params)
     posembs = FORMATS[format].EXPRESSIBLE.get('posemb', PLAIN['posemb'])
     if model.posemb not in posembs and model.posemb in PLAIN['posemb']:
         model, params = with_learned_positions(model, params)

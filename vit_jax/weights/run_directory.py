@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
 from vit_jax.errors import InputError
 from vit_jax.model.shapes import abstract_variables
 from vit_jax.model.vit import ViT
@@ -9,6 +12,7 @@ from vit_jax.run.checkpoint import Checkpoints
 from vit_jax.run.checkpoint_names import check_name
 from vit_jax.run.description import read_description
 from vit_jax.run.storage import AnyPath
+from vit_jax.weights.adapters import merge_adapters
 from vit_jax.weights.files import as_input_error
 
 
@@ -22,8 +26,8 @@ def load_run(
       step: of the checkpoint: 'newest', 'best' (on the test split) or a number, as int or digits.
 
     Returns:
-      The model, its variables, the run's description ('preprocessing', 'class_names'), and the
-      number of the step.
+      The model and its variables, adapters merged; the run's description ('preprocessing',
+      'class_names'); and the number of the step.
 
     Raises:
       InputError: if it is not a run directory, or has no such checkpoint.
@@ -46,4 +50,6 @@ def load_run(
         with as_input_error(run_directory):
             like = abstract_variables(model)['params']
             number, params = checkpoints.restore_params(number, like)
-        return model, {'params': params}, description, number
+        flat = {name: np.asarray(x) for name, x in flatten_dict(params, sep='/').items()}
+        model, flat = merge_adapters(model, flat)
+        return model, {'params': unflatten_dict(flat, sep='/')}, description, number
