@@ -33,20 +33,23 @@ def animate(predictor: Predictor, image: Picture) -> Iterator[Image.Image]:
       image: a picture as for the predictor.
     """
     pixels = predictor.preprocess(image)
+    attention = predictor.attention([pixels])[0].mean(axis=1)  # of all heads
+    first = predictor.model.num_prefix
     scenes = _Scenes(
         pixels,
-        patch_attention(predictor.attention([pixels])[0].mean(axis=1), predictor.model),
+        patch_attention(attention, predictor.model),
+        attention[:, first:, first:],
         predictor.top_k([pixels], 3)[0],
         predictor.model.grid,
     )
     depth = len(scenes.attention)
     script: list[tuple[float, Callable[[float], Image.Image]]] = [
-        (1.0, scenes.picture),
-        (1.6, scenes.cut),
+        (0.9, scenes.picture),
+        (1.4, scenes.cut),
         (1.4, scenes.fly),
         (1.0, scenes.join),
-        *((4.0 / depth, lambda t, layer=layer: scenes.layer(layer, t)) for layer in range(depth)),
-        (2.2, scenes.answer),
+        *((4.8 / depth, lambda t, layer=layer: scenes.layer(layer, t)) for layer in range(depth)),
+        (2.4, scenes.answer),
     ]
     for seconds, draw in script:
         number = max(1, round(seconds * FRAMES_PER_SECOND))
@@ -61,10 +64,12 @@ class _Scenes:
         self,
         pixels: np.ndarray,
         attention: np.ndarray,
+        between_patches: np.ndarray,
         answer: list[tuple[str, float]],
         grid: tuple[int, int],
     ) -> None:
-        self.attention, self.probabilities, self.grid = attention, answer, grid
+        self.attention, self.between = attention, between_patches
+        self.probabilities, self.grid = answer, grid
         rgb = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
         side = SCALE * PICTURE[2]
         resized = Image.fromarray(rgb).resize((side, side), Image.Resampling.NEAREST)
@@ -78,13 +83,13 @@ class _Scenes:
         height, width = pixels.shape[:2]
         self.size_text = f'{width} x {height} pixels'
 
-    def picture(self, t: float) -> Image.Image:
+    def picture(self, _: float) -> Image.Image:
         frame = _canvas('A picture', self.size_text)
-        self._paste_all(frame, gap=0.0, fade=t)
+        self._paste_all(frame, gap=0.0)
         return _finish(frame)
 
     def cut(self, t: float) -> Image.Image:
-        frame = _canvas(f'An image is worth {len(self.patches)} words', 'each patch is one')
+        frame = _canvas(f'An image is worth {len(self.patches)} words', 'each patch is a word')
         self._paste_all(frame, gap=_ease(min(1.0, 1.6 * t)))
         return _finish(frame)
 
@@ -105,7 +110,7 @@ class _Scenes:
         frame = _canvas('A cls token joins', 'it will gather what the answer needs')
         self._paste_all(frame, gap=1.0, shade=0.35)
         self._draw_tokens(frame)
-        self._draw_cls(frame, (1 - _ease(t)) * SCALE * 60)
+        self._draw_cls(frame, (1 - _ease(t)) * SCALE * ROW[0])
         return _finish(frame)
 
     def layer(self, layer: int, t: float) -> Image.Image:
@@ -113,21 +118,21 @@ class _Scenes:
         before = self.attention[layer - 1].ravel() if layer else np.zeros_like(weights)
         shown = before + (weights - before) * _ease(min(1.0, 2 * t))
         title = f'Layer {layer + 1} of {len(self.attention)}'
-        frame = _canvas(title, 'brighter: where the cls token looks')
+        frame = _canvas(title, 'tokens read each other; bright: what cls reads')
         self._paste_all(frame, gap=1.0, weights=shown)
         self._draw_tokens(frame, shown)
         self._draw_layers(frame, layer)
-        self._draw_arcs(frame, shown)
+        self._draw_arcs(frame, layer, shown)
         self._draw_cls(frame)
         return _finish(frame)
 
     def answer(self, t: float) -> Image.Image:
         frame = _canvas('The answer', 'read from the cls token')
-        self._paste_all(frame, gap=1.0, weights=self.attention[-1].ravel())
+        grown = _ease(min(1.0, 2.5 * t))
+        self._paste_all(frame, gap=1 - grown, shade=0.25 + 0.75 * grown)
         self._draw_tokens(frame, self.attention[-1].ravel())
         self._draw_cls(frame)
         draw = ImageDraw.Draw(frame)
-        grown = _ease(min(1.0, 2.5 * t))
         for i, (name, probability) in enumerate(self.probabilities):
             left, top = SCALE * BARS[0], SCALE * (BARS[1] + 46 * i)
             colour = ACCENT if i == 0 else PALE
@@ -137,7 +142,8 @@ class _Scenes:
                 (left + SCALE * 280, top), f'{probability:.0%}', colour, _font(15), anchor='ra'
             )
             top += SCALE * 22
-            draw.rounded_rectangle((left, top, left + length, top + SCALE * 8), 4, fill=colour)
+            for end, fill in ((SCALE * 280, FAINT), (length, colour)):
+                draw.rounded_rectangle((left, top, left + end, top + SCALE * 8), 4, fill=fill)
         return _finish(frame)
 
     def _place(self, i: int, gap: float) -> tuple[float, float, float, float]:
@@ -159,11 +165,10 @@ class _Scenes:
         self,
         frame: Image.Image,
         gap: float,
-        fade: float = 1.0,
         shade: float = 1.0,
         weights: np.ndarray | None = None,
     ) -> None:
-        light = np.full(len(self.patches), shade * fade)
+        light = np.full(len(self.patches), shade)
         if weights is not None:
             light = 0.25 + 0.75 * (weights / max(weights.max(), 1e-9)) ** 0.7
         for i, patch in enumerate(self.patches):
@@ -190,25 +195,36 @@ class _Scenes:
             box = left, top, left + SCALE * 150, top + 0.7 * step
             draw.rounded_rectangle(box, 0.2 * step, fill=colour)
 
-    def _draw_cls(self, frame: Image.Image, above: float = 0.0) -> None:
+    def _draw_cls(self, frame: Image.Image, aside: float = 0.0) -> None:
         left, top, right, bottom = self._token(0)
-        ImageDraw.Draw(frame).rectangle((left, top - above, right, bottom - above), fill=ACCENT)
-
-    def _draw_arcs(self, frame: Image.Image, weights: np.ndarray) -> None:
-        """From the cls token to the patches that it attends to most."""
         draw = ImageDraw.Draw(frame)
-        left, top, right, _ = self._token(0)
-        start = (left + right) / 2
+        draw.rectangle((left - aside, top, right - aside, bottom), fill=ACCENT)
+        draw.text((left - aside, bottom + SCALE * 3), 'cls', ACCENT, _font(12))
+
+    def _draw_arcs(self, frame: Image.Image, layer: int, weights: np.ndarray) -> None:
+        """Between the patches that attend to each other most, and from the cls token to its own."""
+        between = self.between[layer] * (1 - np.eye(len(self.patches)))
+        strongest = np.argsort(between, axis=None)[-60:]
+        for i, j in zip(*np.unravel_index(strongest, between.shape), strict=True):
+            self._draw_arc(frame, int(i) + 1, int(j) + 1, _mix(BACKGROUND, PALE, 0.5), 1)
         for i in np.argsort(weights)[-12:]:
             share = float(weights[i] / max(weights.max(), 1e-9))
-            left, _, right, _ = self._token(int(i) + 1)
-            end = (left + right) / 2
-            height = min(SCALE * 34, 0.35 * (end - start) + SCALE * 6)
-            points = [
-                (start + (end - start) * s, top - 3 - height * math.sin(math.pi * s))
-                for s in np.linspace(0, 1, 40)
-            ]
-            draw.line(points, fill=_mix(BACKGROUND, ACCENT, share), width=1 + round(2.5 * share))
+            colour = _mix(BACKGROUND, ACCENT, share)
+            self._draw_arc(frame, 0, int(i) + 1, colour, 1 + round(3 * share))
+
+    def _draw_arc(
+        self, frame: Image.Image, one: int, other: int, colour: tuple[int, ...], width: int
+    ) -> None:
+        left, top, right, _ = self._token(min(one, other))
+        start = (left + right) / 2
+        left, _, right, _ = self._token(max(one, other))
+        end = (left + right) / 2
+        height = min(SCALE * 34, 0.35 * (end - start) + SCALE * 6)
+        points = [
+            (start + (end - start) * s, top - 3 - height * math.sin(math.pi * s))
+            for s in np.linspace(0, 1, 40)
+        ]
+        ImageDraw.Draw(frame).line(points, fill=colour, width=width)
 
 
 def _canvas(title: str, text: str) -> Image.Image:
@@ -254,7 +270,7 @@ def main() -> None:
     sample = Image.new('RGB', (WIDTH, HEIGHT * 6))
     for i in range(6):
         sample.paste(frames[(2 * i + 1) * len(frames) // 12], (0, i * HEIGHT))
-    palette = sample.quantize(160, dither=Image.Dither.NONE)
+    palette = sample.quantize(255, dither=Image.Dither.NONE)
     reduced = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     reduced[0].save(
         arguments.output,
