@@ -45,12 +45,14 @@ def draw_inside(predictor: Predictor, image: Picture | None = None) -> Image.Ima
             'patches: 3 components as colours': _scaled(
                 components(tokens).reshape(*grid, 3), (0, 1)
             ),
-            f'patches: similarity to {row + 1}, {column + 1}': _scaled(similar)[..., None],
+            f'patches: similarity to that in row {row + 1}, column {column + 1}': _scaled(similar)[
+                ..., None
+            ],
         }
-    panels |= {
-        'patch filters: components': _tiles(filters(predictor)),
-        'positions: similarity to each other': _tiles(position_similarity(predictor)[..., None]),
-    }
+    panels['patch filters: components'] = _tiles(filters(predictor))
+    if predictor.model.posemb != 'rope2d':
+        similar = position_similarity(predictor)
+        panels['positions: similarity to each other'] = _tiles(similar[..., None])
     images = np.stack([_fit(panel) for panel in panels.values()])
     return contact_sheet(images, [[caption] for caption in panels], 3, title)
 
