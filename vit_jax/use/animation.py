@@ -219,7 +219,7 @@ class _Scenes:
         start = (left + right) / 2
         left, _, right, _ = self._token(max(one, other))
         end = (left + right) / 2
-        height = min(SCALE * 34, 0.35 * (end - start) + SCALE * 6)
+        height = min(SCALE * 17, 0.25 * (end - start) + SCALE * 3)
         points = [
             (start + (end - start) * s, top - 3 - height * math.sin(math.pi * s))
             for s in np.linspace(0, 1, 40)

@@ -31,9 +31,10 @@ def draw_attention(
       InputError: if it is not a picture.
     """
     pixels = predictor.preprocess(image)
-    ((name, probability),) = predictor.top_k([pixels], 1)[0]
     (attention,) = predictor.attention([pixels])
     shown, sheets = enlarge(pixels), []
+    answer = title_of(predictor, pixels)
+    reader = 'the cls token' if predictor.model.class_token else 'the mean patch'
     for layer in layers:
         heads = attention[layer]
         weights = np.stack([rollout(attention[: layer + 1]), heads.mean(axis=0), *heads])
@@ -45,9 +46,17 @@ def draw_attention(
             *([f'head {i + 1}'] for i in range(len(heads))),
         ]
         panels = np.stack([shown, *(highlight(shown, weights) for weights in maps)])
-        title = f'{name} {probability:.1%}; layer {layer + 1} of {len(attention)}'
+        title = f'{answer}; what {reader} attends to in layer {layer + 1} of {len(attention)}'
         sheets.append(contact_sheet(panels, captions, math.ceil(len(panels) ** 0.5), title))
     return sheets
+
+
+def title_of(predictor: Predictor, pixels: UInt8[np.ndarray, 'h w c']) -> str:
+    """The likeliest class of a preprocessed picture; of a backbone, that there is none."""
+    if not predictor.model.num_classes:
+        return 'a backbone'
+    ((name, probability),) = predictor.top_k([pixels], 1)[0]
+    return f'{name} {probability:.1%}'
 
 
 def enlarge(pixels: UInt8[np.ndarray, 'h w c']) -> UInt8[np.ndarray, 'hh ww 3']:

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from vit_jax.model.shapes import pair
-from vit_jax.use.attention_sheet import SIDE
+from vit_jax.use.attention_sheet import SIDE, title_of
 from vit_jax.use.contact_sheet import contact_sheet
 from vit_jax.use.predict import Picture, Predictor
 
@@ -34,8 +34,7 @@ def draw_inside(predictor: Predictor, image: Picture | None = None) -> Image.Ima
     panels, title = {}, 'Inside the model'
     if image is not None:
         pixels = predictor.preprocess(image)
-        ((name, probability),) = predictor.top_k([pixels], 1)[0]
-        title = f'{name} {probability:.1%}'
+        title = title_of(predictor, pixels)
         grid = predictor.model.grid
         tokens = predictor.tokens([pixels])[0, predictor.model.num_prefix :]
         row, column = grid[0] // 2, grid[1] // 2
