@@ -1,5 +1,6 @@
 """vit_jax features."""
 
+from functools import partial
 from typing import Any
 
 import click
@@ -60,8 +61,9 @@ def command(
         pictures = list_examples(predictor, paths[0], split or 'all', data_dir)
     else:
         pictures = list_pictures(found)
+    report = partial(click.echo, err=True)
     options: Any = {'on_error': on_error or 'raise', 'max_pixels': max_pixels or MAX_PIXELS}
-    features = extract_features(predictor, pictures, output, **options)
+    features = extract_features(predictor, pictures, output, report=report, **options)
     count, width = features.features.shape
     skipped = len(pictures.records) - count
     print(

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from typing import Any
 
 import click
@@ -79,6 +80,7 @@ def command(
         output=output,
         on_error=on_error or trained.get('on_error') or 'raise',
         max_pixels=max_pixels or trained.get('max_pixels') or MAX_PIXELS,
+        report=partial(click.echo, err=True),
     )
     indent = 2 if sys.stdout.isatty() else None  # one line for programs
     print(json.dumps(result, indent=indent))

@@ -6,8 +6,8 @@ its pictures are the same.
 
 import hashlib
 import json
-import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,11 @@ def part_ranges(num_pictures: int) -> list[range]:
     return [range(start, min(start + PART, num_pictures)) for start in starts]
 
 
-def open_folder(folder: Path, state: dict[str, Any]) -> None:
+def open_folder(folder: Path, state: dict[str, Any], report: Callable[[str], None]) -> None:
     """Makes a folder of parts, or empties it if they were computed with anything else.
+
+    Args:
+      report: takes a line that says so.
 
     Raises:
       InputError: if there is a folder of that name with anything else in it.
@@ -48,9 +51,7 @@ def open_folder(folder: Path, state: dict[str, Any]) -> None:
         if found == state:
             return
         changed = ', '.join(name for name in state if found.get(name) != state[name])
-        logging.getLogger('vit_jax').warning(
-            '%s: other %s: starting again', folder, changed.replace('_', ' ')
-        )
+        report(f'{folder}: other {changed.replace("_", " ")}: starting again')
         remove(folder)
     folder.mkdir(exist_ok=True)
     write_json(folder / STATE, state)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +40,8 @@ from vit_jax.use.feature_parts import (
 from vit_jax.use.predict import BATCH_SIZES, Predictor, read_ahead
 from vit_jax.weights.files import as_input_error
 
-log = logging.getLogger('vit_jax')
+Report = Callable[[str], None]
+log: Report = logging.getLogger('vit_jax').warning
 
 
 class Features(NamedTuple):
@@ -103,6 +104,7 @@ def extract_features(
     *,
     on_error: str = 'raise',
     max_pixels: int = MAX_PIXELS,
+    report: Report = log,
 ) -> Features:
     """Features of pictures, over all devices, as a `.npz` file.
 
@@ -115,8 +117,9 @@ def extract_features(
       predictor: with the weights.
       pictures: from `list_pictures` or `list_examples`.
       output: the file, written whole or not at all.
-      on_error: 'raise', or 'skip' to leave out unusable pictures, which are logged.
+      on_error: 'raise', or 'skip' to leave out unusable pictures.
       max_pixels: of a picture; a larger one is unusable.
+      report: takes a line on what was skipped, resumed or not done again.
 
     Returns:
       The content of the file.
@@ -131,13 +134,13 @@ def extract_features(
     made_with = _made_with(predictor, pictures, max_pixels)
     extraction = {**made_with, 'pictures': len(names), 'stamp': hash_of(stamps)}
     if found := _read_complete(output, extraction, on_error):
-        log.warning('%s: complete already', output)
+        report(f'{output}: complete already')
         return found
     folder = output.with_name(f'{output.name}.parts')
     devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}'
-    open_folder(folder, {**made_with, 'devices': devices})
+    open_folder(folder, {**made_with, 'devices': devices}, report)
     reader = Reader(pictures.records, on_error, max_pixels)
-    columns = _join(_compute(predictor, reader, folder, stamps, on_error), len(names))
+    columns = _join(_compute(predictor, reader, folder, stamps, on_error, report), len(names))
     kept = columns.pop('kept')
     if not len(kept):
         raise InputError(f'expected pictures, but none is usable: {next(iter(reader.skipped), "")}')
@@ -175,7 +178,12 @@ def check_output(path: str | os.PathLike[str]) -> Path:
 
 
 def _compute(
-    predictor: Predictor, reader: Reader, folder: Path, stamps: list[str], on_error: str
+    predictor: Predictor,
+    reader: Reader,
+    folder: Path,
+    stamps: list[str],
+    on_error: str,
+    report: Report,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The columns of each part: as stored, or computed and then stored."""
     ranges = part_ranges(len(reader))
@@ -183,7 +191,7 @@ def _compute(
     each = zip(paths, stamps, ranges, strict=True)
     missing = [rows for part in each if not read_part(*part, on_error) for rows in part[2:]]
     if stored := len(ranges) - len(missing):
-        log.warning('%s: resuming after %d of %d parts', folder, stored, len(ranges))
+        report(f'{folder}: resuming with {stored:,} of {len(ranges):,} parts done')
 
     def read(index: int) -> tuple[np.ndarray, int] | None:
         return reader.read(index, lambda record: predictor.preprocessing.resize(record.decode()))
@@ -200,7 +208,7 @@ def _compute(
                     progress.update(len(batch))
                 part = {name: np.concatenate([x[name] for x in found]) for name in found[0]}
                 for index in sorted(set(rows) - set(part['kept'].tolist())):
-                    log.warning('skipped: %s', reader.skipped[index])
+                    report(f'skipped: {reader.skipped[index]}')
                 write_arrays(path, {**part, 'stamp': stamp}, folder)
             else:
                 part = read_part(path, stamp, rows, on_error) or {}

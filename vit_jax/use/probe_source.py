@@ -9,7 +9,7 @@ import numpy as np
 
 from vit_jax.data.picture import MAX_PIXELS
 from vit_jax.errors import InputError
-from vit_jax.use.features import Features, extract_features, list_examples
+from vit_jax.use.features import Features, Report, extract_features, list_examples, log
 from vit_jax.use.predict import Predictor
 from vit_jax.use.probe import (
     NEIGHBOURS,
@@ -34,6 +34,7 @@ def probe_source(
     output: str | os.PathLike[str] | None = None,
     on_error: str = 'raise',
     max_pixels: int = MAX_PIXELS,
+    report: Report = log,
 ) -> dict[str, Any]:
     """Accuracy on the test split of what is learned from the features of the training split.
 
@@ -47,7 +48,7 @@ def probe_source(
         used again. None for a temporary one.
       output: where to write the model with the linear classifier, with class names and
         preprocessing as far as the format has room for them.
-      on_error, max_pixels: see `vit_jax.use.features.extract_features`.
+      on_error, max_pixels, report: see `vit_jax.use.features.extract_features`.
 
     Returns:
       'data', 'method', 'split', 'num_train_examples', 'num_examples', 'accuracy';
@@ -67,7 +68,7 @@ def probe_source(
         name: list_examples(predictor, source, split, data_dir)
         for name, split in (('train', train_split), ('test', test_split))
     }
-    options: Any = {'on_error': on_error, 'max_pixels': max_pixels}
+    options: Any = {'on_error': on_error, 'max_pixels': max_pixels, 'report': report}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(features or temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -116,10 +116,10 @@ def choose_format(path: str | os.PathLike[str], model: ViT) -> str:
     kinds = {'google': '.npz', 'timm': '.safetensors', 'seed': '.safetensors', 'huggingface': ''}
     reasons, others = [], []
     for format, kind in kinds.items():
-        changes = {'posemb': 'learned'} if _takes_learned_positions(model, format) else {}
+        learned = _takes_learned_positions(model, format)
         is_kind = kind == suffix or (kind == '.safetensors' and suffix in TORCH)
         try:
-            FORMATS[format].check(model.clone(**changes))
+            FORMATS[format].check(model.clone(posemb='learned') if learned else model)
         except InputError as error:
             reasons += [str(error).partition('; ')[0]] * is_kind
         else:
