@@ -189,7 +189,7 @@ def _compute(
     ranges = part_ranges(len(reader))
     paths = [folder / f'{number:06}.npz' for number in range(len(ranges))]
     each = zip(paths, stamps, ranges, strict=True)
-    missing = [rows for part in each if not read_part(*part, on_error) for rows in part[2:]]
+    missing = {part[2]: None for part in each if not read_part(*part, on_error)}  # in order
     if stored := len(ranges) - len(missing):
         report(f'{folder}: resuming with {stored:,} of {len(ranges):,} parts done')
 
@@ -201,12 +201,7 @@ def _compute(
     with closing(ahead), tqdm(total=len(reader), unit=' pictures', disable=hidden) as progress:
         for path, stamp, rows in zip(paths, stamps, ranges, strict=True):
             if rows in missing:
-                found = []
-                for start in range(0, len(rows), BATCH_SIZES[-1]):
-                    batch = list(itertools.islice(ahead, min(BATCH_SIZES[-1], len(rows) - start)))
-                    found.append(_extract(predictor, batch))
-                    progress.update(len(batch))
-                part = {name: np.concatenate([x[name] for x in found]) for name in found[0]}
+                part = _compute_part(predictor, ahead, rows, progress.update)
                 for index in sorted(set(rows) - set(part['kept'].tolist())):
                     report(f'skipped: {reader.skipped[index]}')
                 write_arrays(path, {**part, 'stamp': stamp}, folder)
@@ -214,6 +209,18 @@ def _compute(
                 part = read_part(path, stamp, rows, on_error) or {}
                 progress.update(len(rows))
             yield part
+
+
+def _compute_part(
+    predictor: Predictor, ahead: Iterator[Any], rows: range, update: Callable[[int], Any]
+) -> dict[str, np.ndarray]:
+    """The columns of the next pictures that were read ahead, as many as there are rows."""
+    found = []
+    for start in range(0, len(rows), BATCH_SIZES[-1]):
+        batch = list(itertools.islice(ahead, min(BATCH_SIZES[-1], len(rows) - start)))
+        found.append(_extract(predictor, batch))
+        update(len(batch))
+    return {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
 
 
 def _extract(
