@@ -70,8 +70,8 @@ def write_arrays(path: Path, arrays: dict[str, Any], folder: Path) -> None:
 def read_part(path: Path, stamp: str, rows: range, on_error: str) -> dict[str, np.ndarray] | None:
     """A stored part; None if it is missing, damaged, of other pictures, or may lack some."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            part = dict(file)
+        with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
+            part = dict(arrays)
         same = str(part.pop('stamp')) == stamp
         whole = on_error == 'skip' or len(part['kept']) == len(rows)
         return part if same and whole else None

@@ -253,8 +253,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[Features, dict[str, Any]]:
     """A file of features, and what it was computed from."""
     if not os.path.isfile(path):
         raise InputError(f'{path}: no such file')
-    with as_input_error(path), np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+    with as_input_error(path), open(path, 'rb') as file, np.load(file, allow_pickle=False) as found:
+        arrays = dict(found)
         names = arrays['names'].tolist()
         class_names = arrays['class_names'].tolist() if 'class_names' in arrays else None
         features = Features(arrays['features'], arrays.get('labels'), class_names, names)

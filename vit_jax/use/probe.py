@@ -65,25 +65,30 @@ def knn_votes(
     rows = max(1, min(len(queries), 1024, CHUNK // len(features)))
     padded = np.zeros((math.ceil(len(queries) / rows) * rows, queries.shape[1]), np.float32)
     padded[: len(queries)] = queries
-    votes = _knn_votes(min(neighbours, len(features)), num_classes)
+    options = {'neighbours': min(neighbours, len(features)), 'num_classes': num_classes}
     train, classes = _normalised(jnp.asarray(features)), jnp.asarray(labels)
     found = [
-        np.asarray(votes(train, classes, padded[start : start + rows], temperature))
+        np.asarray(_votes(train, classes, padded[start : start + rows], temperature, **options))
         for start in range(0, len(padded), rows)
     ]
     return np.concatenate([*found, np.zeros((0, num_classes), np.float32)])[: len(queries)]
 
 
-@functools.cache
-def _knn_votes(neighbours: int, num_classes: int) -> Any:
-    @jax.jit
-    def votes(train: Array, labels: Array, queries: Array, temperature: float) -> Array:
-        similarity = jnp.matmul(_normalised(queries), train.T, precision=HIGHEST)
-        nearest, indices = jax.lax.top_k(similarity, neighbours)
-        weights = jnp.exp(nearest / temperature)
-        add = jax.vmap(lambda at, w: jnp.zeros(num_classes, w.dtype).at[at].add(w))
-        return add(labels[indices], weights)
-
+@functools.partial(jax.jit, static_argnames=('neighbours', 'num_classes'))
+def _votes(
+    train: Float[Array, 'n d'],
+    labels: Int[Array, 'n'],
+    queries: Float[Array, 'm d'],
+    temperature: float | Array,
+    *,
+    neighbours: int,
+    num_classes: int,
+) -> Float[Array, 'm k']:
+    similarity = jnp.matmul(_normalised(queries), train.T, precision=HIGHEST)
+    nearest, indices = jax.lax.top_k(similarity, neighbours)
+    weights = jnp.exp(nearest / temperature)
+    add = jax.vmap(lambda at, w: jnp.zeros(num_classes, w.dtype).at[at].add(w))
+    votes: Array = add(labels[indices], weights)
     return votes
 
 
