@@ -272,3 +272,13 @@ def test_wrong_input_ends_in_one_line(weights, paths, arguments, message, capsys
     output, errors = capsys.readouterr()
     assert output == '' and message in errors and errors.count('\n') == 1
     assert os.listdir() == ['pictures']
+
+
+def test_nothing_usable_is_an_error(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with open('a.png', 'w') as file:
+        file.write('not a picture')
+    assert main(['features', weights, 'a.png', '-o', 'out.npz', '--on-error', 'skip']) == 2
+    skipped, message = capsys.readouterr().err.splitlines()
+    assert skipped.startswith('skipped: a.png') and message.endswith('none of 1 is usable')
+    assert not os.path.exists('out.npz')

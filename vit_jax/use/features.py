@@ -143,7 +143,7 @@ def extract_features(
     columns = _join(_compute(predictor, reader, folder, stamps, on_error, report), len(names))
     kept = columns.pop('kept')
     if not len(kept):
-        raise InputError(f'expected pictures, but none is usable: {next(iter(reader.skipped), "")}')
+        raise InputError(f'expected pictures, but none of {len(names):,} is usable')
     names = [names[index] for index in kept]
     labels = columns['labels'] if pictures.class_names else None
     result = Features(columns['features'], labels, pictures.class_names, names)
