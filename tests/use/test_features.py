@@ -244,6 +244,19 @@ def test_unusable_pictures_end_it_or_are_left_out(weights, predictor, paths, cap
     assert 'pictures/005.png' in capsys.readouterr().err
 
 
+def test_a_part_that_lacks_pictures_is_not_resumed_from_unless_they_are_skipped(
+    predictor, paths, monkeypatch
+):
+    with open(paths[5], 'w') as file:
+        file.write('not a picture')
+    interrupt(predictor, paths, 'out.npz', monkeypatch, on_error='skip')
+    with pytest.raises(InputError, match=r'005\.png: expected a picture'):
+        extract_features(predictor, list_pictures(paths), 'out.npz')
+    batches = count_batches(predictor, monkeypatch)
+    found = extract_features(predictor, list_pictures(paths), 'out.npz', on_error='skip')
+    assert batches == [128, 44] and found.names == paths[:5] + paths[6:]
+
+
 def test_nothing_else_in_a_folder_of_that_name_is_deleted(predictor, paths):
     os.mkdir('out.npz.parts')
     with open('out.npz.parts/mine.txt', 'w') as file:
