@@ -18,6 +18,8 @@ COMMANDS = (
     'predict',
     'serve',
     'evaluate',
+    'features',
+    'probe',
     'attention',
     'inside',
     'plot',

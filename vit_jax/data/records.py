@@ -110,7 +110,7 @@ class Reader:
             if not self._skip:
                 raise InputError(
                     f'{error}; fix it, or leave such examples out: --config.data.on_error=skip in '
-                    f'training, --on-error skip in evaluation'
+                    f'training, --on-error skip in other commands'
                 ) from None
             self.skipped[index] = str(error)
             return None

@@ -1,12 +1,14 @@
 """Data sources: from the name of a data set to the examples of a split."""
 
-from vit_jax.data.folder import FolderSource
+import math
+
+from vit_jax.data.folder import FolderSource, FolderSplit
 from vit_jax.data.memory import InMemory, read_into_memory
 from vit_jax.data.picture import MAX_PIXELS
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.data.records import Reader
 from vit_jax.data.stream import Stream
-from vit_jax.data.tfds import TfdsSource
+from vit_jax.data.tfds import TfdsSource, TfdsSplit
 from vit_jax.errors import InputError
 
 
@@ -56,16 +58,31 @@ def open_split(
       InputError: if there is no such split, it is empty, an example is unusable, or it is too large
         for memory and not stored for random access.
     """
-    records = source.open(split)
+    records, is_small = open_records(source, split, preprocessing, memory_gib)
     reader = Reader(records, on_error, max_pixels)
-    height, width, channels = preprocessing.shape
-    if len(records) * height * width * channels <= memory_gib * 2**30:
-        records.load()
+    if is_small:
         return read_into_memory(reader, preprocessing)
-    if not records.random_access:
+    return Stream(reader, preprocessing, min_area)
+
+
+def open_records(
+    source: TfdsSource | FolderSource,
+    split: str,
+    preprocessing: Preprocessing,
+    memory_gib: float = 4.0,
+) -> tuple[TfdsSplit | FolderSplit, bool]:
+    """The records of a split, ready to be read by index, and whether it is read into memory.
+
+    Args, Raises: see `open_split`.
+    """
+    records = source.open(split)
+    is_small = len(records) * math.prod(preprocessing.shape) <= memory_gib * 2**30
+    if is_small:
+        records.load()
+    elif not records.random_access:
         raise InputError(
             f'{source.name}: split {split!r} is larger than data.memory_gib and stored as '
             f'TFRecord, which has no random access; convert it once with '
             f'vit_jax prepare {source.name} (and --data-dir if data.dir is set)'
         )
-    return Stream(reader, preprocessing, min_area)
+    return records, is_small

@@ -15,7 +15,7 @@ from vit_jax.weights.huggingface_folder import write_folder
 from vit_jax.weights.positions import with_learned_positions
 from vit_jax.weights.reading import FORMATS, Weights, describe, flatten, read_weights
 
-__all__ = ['Weights', 'load_weights', 'read_weights', 'save_weights']
+__all__ = ['Weights', 'choose_format', 'load_weights', 'read_weights', 'save_weights']
 
 
 def load_weights(
@@ -91,8 +91,7 @@ def save_weights(
             f'variables do not match the model; missing, extra or misshaped: {shorten(wrong)}'
         )
     model, params = merge_adapters(model, params)
-    posembs = FORMATS[format].EXPRESSIBLE.get('posemb', PLAIN['posemb'])
-    if model.posemb not in posembs and model.posemb in PLAIN['posemb']:
+    if _takes_learned_positions(model, format):
         model, params = with_learned_positions(model, params)
     FORMATS[format].check(model)
     described = describe(path, description or {}, model.num_classes)
@@ -107,3 +106,36 @@ def save_weights(
         message = '%s: ViTImageProcessor resizes the whole picture, not its centre crop (%s)'
         fraction = described['preprocessing']['crop_fraction']
         logging.getLogger('vit_jax').warning(message, path, f'crop_fraction {fraction}')
+
+
+def choose_format(path: str | os.PathLike[str], model: ViT) -> str:
+    """The first format that can express a model in a file, or a folder, of this name.
+
+    Raises:
+      InputError: if none can; it says what else can, if anything.
+    """
+    suffix = Path(path).suffix
+    kinds = {'google': '.npz', 'timm': '.safetensors', 'seed': '.safetensors', 'huggingface': ''}
+    reasons, others = [], []
+    for format, kind in kinds.items():
+        learned = _takes_learned_positions(model, format)
+        is_kind = kind == suffix or (kind == '.safetensors' and suffix in TORCH)
+        try:
+            FORMATS[format].check(model.clone(posemb='learned') if learned else model)
+        except InputError as error:
+            reasons += [str(error).partition('; ')[0]] * is_kind
+        else:
+            if is_kind:
+                return format
+            others.append(f'a {kind} file ({format})' if kind else f'a folder ({format})')
+    raise InputError(
+        f'{path}: no such file can express the model'
+        + ''.join(f'; {reason}' for reason in reasons)
+        + (f'; expected {" or ".join(others)}' if others else '; nor can any other format')
+    )
+
+
+def _takes_learned_positions(model: ViT, format: str) -> bool:
+    """Whether the position embeddings must be written as learned ones, and can be."""
+    posembs = FORMATS[format].EXPRESSIBLE.get('posemb', PLAIN['posemb'])
+    return model.posemb not in posembs and model.posemb in PLAIN['posemb']
