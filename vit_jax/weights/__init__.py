@@ -20,7 +20,7 @@ __all__ = ['Weights', 'load_weights', 'read_weights', 'save_weights']
 def load_weights(
     path: str | os.PathLike[str],
     *,
-    resize: str = 'bilinear',
+    resize: str | None = None,
     grid: tuple[int, int] | None = None,
     **overrides: Any,
 ) -> tuple[ViT, dict[str, Any]]:
@@ -30,7 +30,8 @@ def load_weights(
       path: a run directory; Google's `.npz`; timm's or vit-pytorch's `.safetensors`, `.pth`, `.pt`
         or `.bin` (PyTorch's are read with `weights_only=True` and need torch); or a Hugging Face
         folder. The format of a file is recognised by its array names.
-      resize: how to resize position embeddings: 'bilinear', like Google, or 'bicubic', like timm.
+      resize: how to resize position embeddings: 'bilinear', like Google; 'bicubic', like timm; or
+        'bicubic_no_antialias', like most of Hugging Face's; None: as the weights' own code does.
       grid: rows and columns of a file's position embeddings, if they are not a square and cannot be
         inferred; `image_size=` works too, if it gives that many patches in a non-square grid.
       **overrides: arguments of the ViT. They supply what a file lacks: `heads=` for timm and
