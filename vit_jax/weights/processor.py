@@ -52,13 +52,25 @@ def read_processor(config: dict[str, Any], image_size: Any) -> tuple[dict[str, A
 
 
 def write_processor(model: ViT, preprocessing: dict[str, Any]) -> dict[str, Any]:
-    """The contents of `preprocessor_config.json`."""
+    """The contents of `preprocessor_config.json`; a crop of a square image is CLIP's kind."""
     height, width = pair(model.image_size)
+    fraction = preprocessing.get('crop_fraction')
+    if fraction and height == width:
+        kind = {
+            'image_processor_type': 'CLIPImageProcessor',
+            'size': {'shortest_edge': round(height / fraction)},
+            'do_center_crop': True,
+            'crop_size': {'height': height, 'width': width},
+        }
+    else:
+        kind = {
+            'image_processor_type': 'ViTImageProcessor',
+            'size': {'height': height, 'width': width},
+        }
     return {
-        'image_processor_type': 'ViTImageProcessor',
+        **kind,
         'image_mean': _per_channel(preprocessing['mean'], model.channels),
         'image_std': _per_channel(preprocessing['std'], model.channels),
-        'size': {'height': height, 'width': width},
         'resample': 2,
     }
 
