@@ -79,7 +79,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.init.head = (
         'new'  # a classifier of zeros; 'keep': the weights' own, for the same classes
     )
-    config.init.resize = 'bilinear'  # of position embeddings, like Google; 'bicubic': like timm
+    # Of position embeddings: 'bilinear', 'bicubic' or 'bicubic_no_antialias'. None: as the weights'
+    # own code does.
+    config.init.resize = config_dict.placeholder(str)
 
     # The ViT's own arguments (vit_jax/model/vit.py and extras.py). None: the variant's value, else
     # the weights', else ViT's default. What is set here overrides all three. Image size, classes

@@ -287,7 +287,7 @@ BAD_FILES = {
     zipped_pickle_of_code: 'Weights only load failed',
 }
 BAD_CONFIGS = [
-    (dict(model_type='bert'), "expected model_type 'vit'"),
+    (dict(model_type='bert'), 'expected model_type to be one of'),
     (dict(hidden_act='relu'), 'expected hidden_act'),
     (dict(num_attention_heads='two'), "'two' for heads, expected a number"),
     (dict(num_hidden_layers=10**9), 'says depth=1000000000, but arrays say 2'),

@@ -230,7 +230,7 @@ def test_converting_from_format_to_format_keeps_the_logits(tmp_path):
         ('google', dict(layer_scale=0.1)),
         ('google', dict(pool='gap')),
         ('huggingface', dict(pool='gap')),
-        ('huggingface', dict(distilled=True)),
+        ('huggingface', dict(num_registers=2)),
         ('huggingface', dict(qk_norm=True)),
     ],
 )

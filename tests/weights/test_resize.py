@@ -52,15 +52,17 @@ def test_bilinear_equals_googles_zoom_and_a_closed_form(old, new, num_prefix):
 
 @pytest.mark.parametrize('num_prefix', [0, 1, 5])
 @pytest.mark.parametrize('old, new', GRIDS)
-def test_bicubic_equals_torch_as_called_by_timm(old, new, num_prefix):
+@pytest.mark.parametrize('antialias', [True, False])
+def test_bicubic_equals_torch_as_called_by_timm_and_transformers(old, new, num_prefix, antialias):
     peer('torch')
     import torch
 
     embedding = random_embedding(old, num_prefix)
-    got = resize_pos_embedding(embedding, old, new, num_prefix=num_prefix, method='bicubic')
+    method = 'bicubic' if antialias else 'bicubic_no_antialias'
+    got = resize_pos_embedding(embedding, old, new, num_prefix=num_prefix, method=method)
     np.testing.assert_array_equal(got[:, :num_prefix], embedding[:, :num_prefix])
     grid = torch.from_numpy(embedding[:, num_prefix:].reshape(1, *old, -1)).permute(0, 3, 1, 2)
-    expected = torch.nn.functional.interpolate(grid, size=new, mode='bicubic', antialias=True)
+    expected = torch.nn.functional.interpolate(grid, size=new, mode='bicubic', antialias=antialias)
     expected = expected.permute(0, 2, 3, 1).reshape(1, new[0] * new[1], -1)
     np.testing.assert_allclose(got[:, num_prefix:], expected, atol=1e-4)
 
@@ -140,7 +142,7 @@ def test_same_number_of_patches_in_another_grid_is_ambiguous(tmp_path):
     ):
         read_weights(tmp_path / 'a.safetensors', **wanted)
     square = read_weights(tmp_path / 'a.safetensors', grid=(4, 4), **wanted)
-    assert square.notes == ['position embedding resized, bilinear: 4 x 4 → 2 x 8 patches']
+    assert square.notes == ['position embedding resized, bicubic: 4 x 4 → 2 x 8 patches']
     kept = read_weights(tmp_path / 'a.safetensors', grid=(2, 8), **wanted)
     assert not kept.notes
     np.testing.assert_array_equal(kept.variables['params']['pos_embedding'], state['pos_embed'])
@@ -157,7 +159,27 @@ def test_new_head_is_zero_and_noted(saved):
     jax.tree.map(np.testing.assert_array_equal, kept.variables['params'], params)
 
 
+@pytest.mark.parametrize(
+    'format, method',
+    [
+        ('google', 'bilinear'),
+        ('timm', 'bicubic'),
+        ('huggingface', 'bicubic_no_antialias'),
+        ('seed', 'bilinear'),
+    ],
+)
+def test_each_format_is_resized_as_by_its_own_code(format, method, tmp_path):
+    gelu = 'tanh' if format == 'google' else 'erf'
+    options = {} if format == 'seed' else dict(gelu=gelu, norm_eps=1e-6, qkv_bias=True)
+    model = vit_jax.ViT(image_size=16, patch_size=4, **options, **SIZES)
+    path = tmp_path / {'google': 'a.npz', 'huggingface': 'a'}.get(format, 'a.safetensors')
+    save_weights(path, model, random_variables(model), format)
+    heads = {} if format in ('google', 'huggingface') else {'heads': 2}
+    (note,) = read_weights(path, image_size=24, **heads).notes
+    assert note == f'position embedding resized, {method}: 4 x 4 → 6 x 6 patches'
+
+
 def test_load_weights_logs_resizing_and_a_new_head(saved, caplog):
-    load_weights(saved[0], image_size=32, num_classes=3)
+    load_weights(saved[0], image_size=32, num_classes=3, resize='bilinear')
     assert 'position embedding resized, bilinear: 4 x 4 → 8 x 8 patches' in caplog.text
     assert 'new head of zeros for 3 classes in place of one for 5' in caplog.text

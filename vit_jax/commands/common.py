@@ -90,8 +90,8 @@ def overrides(function: Function) -> Function:
             default='newest', show_default=True, help='Of a run: newest, best or a number.'
         ),
         'resize': dict(
-            type=click.Choice(['bilinear', 'bicubic']),
-            help='How to resize position embeddings.  [default: bilinear]',
+            type=click.Choice(['bilinear', 'bicubic', 'bicubic_no_antialias']),
+            help="How to resize position embeddings.  [default: as the weights' own code]",
         ),
         'grid': dict(type=Size(), help='Rows x columns of position embeddings, if not square.'),
     }

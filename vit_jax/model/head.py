@@ -70,8 +70,8 @@ class Head(nn.Module):
         if self.extras.distilled and self.num_classes:
             self.dist = Linear(features, self.num_classes)
 
-    def pool_tokens(self, x: Float[Array, 'b n d']) -> Float[Array, 'b *tokens d']:
-        """What the classifier reads: [b, d], or [b, 2, d] with a distillation token."""
+    def pool_tokens(self, x: Float[Array, 'b n d']) -> Float[Array, 'b *tokens pooled']:
+        """What the classifier reads: [b, d]; [b, 2 d] of 'cls_gap'; [b, 2, d] if distilled."""
         if self.extras.distilled:
             return x[:, :2]
         if self.pool == 'cls':

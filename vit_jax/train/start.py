@@ -49,7 +49,7 @@ def start_from_weights(
     *,
     step: str | int,
     head: str,
-    resize: str,
+    resize: str | None,
     arguments: dict[str, Any],
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,

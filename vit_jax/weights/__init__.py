@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import InputError
-from vit_jax.model.shapes import parameter_shapes
+from vit_jax.model.shapes import pair, parameter_shapes
 from vit_jax.model.vit import ViT
 from vit_jax.weights.accounting import PLAIN, from_flax, shorten
 from vit_jax.weights.adapters import merge_adapters
@@ -21,7 +21,7 @@ __all__ = ['Weights', 'choose_format', 'load_weights', 'read_weights', 'save_wei
 def load_weights(
     path: str | os.PathLike[str],
     *,
-    resize: str = 'bilinear',
+    resize: str | None = None,
     grid: tuple[int, int] | None = None,
     **overrides: Any,
 ) -> tuple[ViT, dict[str, Any]]:
@@ -30,8 +30,10 @@ def load_weights(
     Args:
       path: a run directory; Google's `.npz`; timm's or vit-pytorch's `.safetensors`, `.pth`, `.pt`
         or `.bin` (PyTorch's are read with `weights_only=True` and need torch); or a Hugging Face
-        folder. The format of a file is recognised by its array names.
-      resize: how to resize position embeddings: 'bilinear', like Google, or 'bicubic', like timm.
+        folder, of ViT, DeiT, MAE, I-JEPA, DINOv2, DINOv3, CLIP or SigLIP. The format of a file is
+        recognised by its array names, that of a folder by its `config.json`.
+      resize: how to resize position embeddings: 'bilinear', like Google; 'bicubic', like timm; or
+        'bicubic_no_antialias', like most of Hugging Face's; None: as the weights' own code does.
       grid: rows and columns of a file's position embeddings, if they are not a square and cannot be
         inferred; `image_size=` works too, if it gives that many patches in a non-square grid.
       **overrides: arguments of the ViT. They supply what a file lacks: `heads=` for timm and
@@ -67,7 +69,8 @@ def save_weights(
       path: a `.npz` for 'google'; a `.safetensors`, or `.pt`, `.pth`, `.bin` (which need torch),
         for 'timm' and 'seed'; a new folder for 'huggingface'.
       model, variables: from `load_weights`, or a ViT and the variables from its `init`.
-      format: 'google', 'timm', 'huggingface' or 'seed' (vit-pytorch).
+      format: 'google', 'timm', 'huggingface' (the first of transformers' ViTs that computes the
+        same) or 'seed' (vit-pytorch).
       description: see `Weights`; stored in `.safetensors` files and Hugging Face folders, together
         with the ViT's arguments.
 
@@ -102,9 +105,10 @@ def save_weights(
     if lost and path.suffix in ('.npz', *TORCH) and format != 'huggingface':
         what = ' and '.join(name.replace('_', ' ') for name in lost)
         logging.getLogger('vit_jax').warning('%s: this format has no room for %s', path, what)
-    if format == 'huggingface' and (described['preprocessing'] or {}).get('crop_fraction'):
+    height, width = pair(model.image_size)
+    fraction = (described['preprocessing'] or {}).get('crop_fraction')
+    if format == 'huggingface' and fraction and height != width:
         message = '%s: ViTImageProcessor resizes the whole picture, not its centre crop (%s)'
-        fraction = described['preprocessing']['crop_fraction']
         logging.getLogger('vit_jax').warning(message, path, f'crop_fraction {fraction}')
 
 

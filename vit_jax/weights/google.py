@@ -34,6 +34,7 @@ EXPRESSIBLE = {
 }
 DESCRIPTION = {'preprocessing': {'mean': (0.5,), 'std': (0.5,)}}
 HEAD_ARRAY = 'head/kernel'
+RESIZE = 'bilinear'
 OLD_POSITIONS = 'Transformer/posembed_input/pos_embedding'
 POSITIONS = (OLD_POSITIONS, 'Transformer/pos_embedding', 'pos_embedding')
 OLD_BLOCK = ('LayerNorm_0', 'MultiHeadDotProductAttention_1', 'LayerNorm_2', 'MlpBlock_3')

@@ -36,7 +36,7 @@ def infer_classes(tensors: Tensors, name: str, axis: int, known: dict[str, Any])
     return {'num_classes': known.get('num_classes', 0)}
 
 
-def split_heads(inner_dim: int, heads: int | None) -> dict[str, int]:
+def split_heads(inner_dim: int, heads: Any) -> dict[str, int]:
     """`heads` and `dim_head` of attention with `inner_dim` features over all heads.
 
     Raises:

@@ -90,7 +90,7 @@ def read_weights(
     path: str | os.PathLike[str],
     *,
     step: str | int = 'newest',
-    resize: str = 'bilinear',
+    resize: str | None = None,
     grid: tuple[int, int] | None = None,
     new_head: bool = False,
     **overrides: Any,
@@ -104,7 +104,7 @@ def read_weights(
     run_directory, path = open_path(path), Path(path)
     if unknown := overrides.keys() - set(argument_names(ViT)):
         raise InputError(f'expected arguments of ViT, got {", ".join(sorted(unknown))}')
-    if resize not in METHODS:
+    if resize not in (None, *METHODS):
         raise InputError(f'resize: expected one of {", ".join(METHODS)}, got {resize!r}')
     changes = {name: overrides[name] for name in ADAPTED if name in overrides}
     given = {name: value for name, value in overrides.items() if name not in ADAPTED}
@@ -123,7 +123,7 @@ def read_weights(
         if parameter_shapes(model) != parameter_shapes(trained):
             changed = ', '.join(f'{name}={value!r}' for name, value in given.items())
             raise InputError(f'{path}: {changed} would change the shapes of its parameters')
-        params = flatten(variables)
+        params, method = flatten(variables), 'bilinear'
     elif is_remote(run_directory) or (path.is_dir() and not (path / 'config.json').is_file()):
         raise InputError(
             f'{run_directory}: expected a run directory with description.json, or a Hugging Face '
@@ -132,11 +132,13 @@ def read_weights(
     else:
         with as_input_error(path):
             source = read_folder(path) if path.is_dir() else read_tensors(path)
-        model, params, description, notes = _from_tensors(*source, given, changes, grid, str(path))
+        model, params, description, notes, method = _from_tensors(
+            *source, given, changes, grid, str(path)
+        )
     for argument in ('num_classes', 'representation_size'):
         current = getattr(model, argument)
         new_head |= overrides.get(argument, current) != current
-    model, params, new_notes = adapt(model, params, changes, resize, new_head)
+    model, params, new_notes = adapt(model, params, changes, resize or method, new_head)
     weights = Weights(
         model,
         {'params': unflatten_dict(params, sep='/')},
@@ -209,12 +211,13 @@ def _from_tensors(
     changes: dict[str, Any],
     grid: tuple[int, int] | None,
     name: str,
-) -> tuple[ViT, Arrays, dict[str, Any], list[str]]:
-    """Model, parameters, description and notes, as a file has them.
+) -> tuple[ViT, Arrays, dict[str, Any], list[str], str]:
+    """Model, parameters, description and notes, as a file has them, and how it would be resized.
 
     Args:
       tensors: its arrays.
-      metadata: what it says besides: 'arguments', 'description' and 'notes', all optional.
+      metadata: what it says besides: 'arguments', 'description', 'notes' and 'layout', its format,
+        all optional.
       given: arguments of the ViT that override the file's.
       changes: arguments wanted of the model in the end; they may also supply what the file lacks.
       grid: rows and columns of its position embeddings.
@@ -226,7 +229,8 @@ def _from_tensors(
         tensors = {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
         if aside:
             notes.append(f'{len(aside)} arrays outside {prefix} ignored: {shorten(aside)}')
-    layout = next((f for f in FORMATS.values() if f.recognises(tensors)), None)
+    recognised = (f for f in FORMATS.values() if f.recognises(tensors))
+    layout: Any = metadata.get('layout') or next(recognised, None)
     if layout is None:
         raise InputError(
             f'{name}: expected the arrays of a ViT in one of the formats {", ".join(FORMATS)}, '
@@ -246,7 +250,7 @@ def _from_tensors(
                 )
         model = ViT(**{**inferred, **declared, **given})
     except (InputError, TypeError) as error:  # metadata may hold values of any type
-        raise InputError(f'{name}: {error}') from None
+        raise InputError(f'{name}: {str(error).splitlines()[0]}') from None
     new = [ours for ours in parameter_shapes(model) if ours.startswith(HEAD)]
     if layout.HEAD_ARRAY in tensors:
         new = []
@@ -254,4 +258,4 @@ def _from_tensors(
         notes.append(f'new head of zeros for {model.num_classes} classes: the file has none')
     params = to_flax(tensors, layout.entries(model, tensors), model, name, new)
     description = metadata.get('description', getattr(layout, 'DESCRIPTION', {}))
-    return model, params, description, notes + metadata.get('notes', [])
+    return model, params, description, notes + metadata.get('notes', []), layout.RESIZE

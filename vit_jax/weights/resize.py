@@ -14,7 +14,7 @@ from vit_jax.model.vit import ViT
 from vit_jax.weights.accounting import HEAD
 from vit_jax.weights.files import Arrays
 
-METHODS = ('bilinear', 'bicubic')
+METHODS = ('bilinear', 'bicubic', 'bicubic_no_antialias')
 ADAPTED = ('image_size', 'patch_size', 'num_classes', 'representation_size')
 
 
@@ -33,7 +33,7 @@ def resize_pos_embedding(
       old_grid, new_grid: rows and columns of patches.
       num_prefix: number of embeddings before those of the patches.
       method: 'bilinear' with aligned corners, as in Google's code; 'bicubic', antialiased, with
-        aligned outer edges, as in timm's.
+        aligned outer edges, as in timm's; 'bicubic_no_antialias', as in most of Hugging Face's.
 
     Returns:
       num_prefix + rows * columns embeddings.
@@ -54,9 +54,32 @@ def resize_pos_embedding(
     if method == 'bilinear':
         zoom = (new_rows / rows, new_columns / columns, 1)
         grid = scipy.ndimage.zoom(grid, zoom, order=1)
+    elif method == 'bicubic_no_antialias':
+        rows_of, columns_of = (_cubic(n, m) for n, m in zip(old_grid, new_grid, strict=True))
+        grid = np.einsum('ik,jl,kld->ijd', rows_of, columns_of, grid).astype(np.float32)
     else:
         grid = np.asarray(jax.image.resize(grid, (*new_grid, grid.shape[-1]), 'cubic'))
     return np.concatenate([prefix, grid.reshape(1, new_rows * new_columns, -1)], axis=1)
+
+
+def _cubic(old: int, new: int) -> Float[np.ndarray, 'new old']:
+    """Weights of cubic interpolation without antialiasing, a = -0.75, outer edges aligned.
+
+    Those of torch's `interpolate(mode='bicubic', align_corners=False)`: four neighbours, the outer
+    ones repeated.
+
+    Reference: R. Keys, Cubic convolution interpolation for digital image processing, 1981.
+    """
+    a = -0.75
+    places = (np.arange(new) + 0.5) * old / new - 0.5
+    weights = np.zeros((new, old))
+    for offset in (-1, 0, 1, 2):
+        neighbours = np.floor(places) + offset
+        x = np.abs(places - neighbours)
+        near, far = (a + 2) * x**3 - (a + 3) * x**2 + 1, a * (x**3 - 5 * x**2 + 8 * x - 4)
+        columns = np.clip(neighbours, 0, old - 1).astype(int)
+        weights[np.arange(new), columns] += np.where(x <= 1, near, far)
+    return weights
 
 
 def resize_patch_kernel(
@@ -108,7 +131,7 @@ def adapt(
         kernel = np.asarray(params['to_patch_embedding/kernel'])
         params['to_patch_embedding/kernel'] = resize_patch_kernel(kernel, old_patch, patch)
         notes.append(f'patch embedding resized: {_by(old_patch)} → {_by(patch)} pixels')
-    if new.grid != model.grid and model.posemb != 'sincos2d':
+    if new.grid != model.grid and 'pos_embedding' in params:
         params['pos_embedding'] = resize_pos_embedding(
             params['pos_embedding'],
             model.grid,

@@ -33,6 +33,7 @@ EXPRESSIBLE = {
     'gelu': ('erf',),
 }
 HEAD_ARRAY = 'head.weight'
+RESIZE = 'bicubic'
 BLOCK = 'blocks.{}.'
 
 

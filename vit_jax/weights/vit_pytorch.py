@@ -35,6 +35,7 @@ EXPRESSIBLE = {
     'gelu': ('erf',),
 }
 HEAD_ARRAY = 'mlp_head.1.weight'
+RESIZE = 'bilinear'
 
 
 def recognises(tensors: Tensors) -> bool:
