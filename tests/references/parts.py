@@ -6,6 +6,7 @@ from scipy.special import erf, softmax
 GELU = {
     'erf': lambda x: x / 2 * (1 + erf(x / np.sqrt(2))),
     'tanh': lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    'quick': lambda x: x / (1 + np.exp(-1.702 * x)),
 }
 
 

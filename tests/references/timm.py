@@ -29,6 +29,8 @@ def random_timm(
     pool='token',
     fc_norm=False,
     head=True,
+    pre_norm=False,
+    gated=False,
 ):
     """A state dict of timm's `VisionTransformer`, or of its distilled DeiT, with random values.
 
@@ -53,7 +55,7 @@ def random_timm(
         draw(f'{name}.bias', size, std=0.2)
 
     def mlp(name):
-        linear(f'{name}.fc1', [dim], mlp_dim)
+        linear(f'{name}.fc1', [dim], mlp_dim * (2 if gated else 1))
         linear(f'{name}.fc2', [mlp_dim], dim)
 
     tokens = {'cls_token': int(class_token), 'dist_token': int(distilled), 'reg_token': registers}
@@ -62,7 +64,9 @@ def random_timm(
             draw(name, 1, count, dim, std=1.0)
     positions = np.prod(grid) + (0 if no_embed_class else sum(tokens.values()))
     draw('pos_embed', 1, positions, dim, std=0.5)
-    linear('patch_embed.proj', [channels, *patch], dim)
+    linear('patch_embed.proj', [channels, *patch], dim, bias=not pre_norm)
+    if pre_norm:
+        norm('norm_pre', dim)
     for block in (f'blocks.{i}' for i in range(depth)):
         norm(f'{block}.norm1', dim)
         linear(f'{block}.attn.qkv', [dim], 3 * dim, bias=qkv_bias)
@@ -117,7 +121,11 @@ def timm_logits(state, images, *, heads, pool, patch, gelu='erf', eps=1e-6):
         return linear(f'{name}.proj', attend(q, k, v).reshape(x.shape))
 
     def mlp(name, x):
-        return linear(f'{name}.fc2', GELU[gelu](linear(f'{name}.fc1', x)))
+        x = linear(f'{name}.fc1', x)
+        if x.shape[-1] == 2 * state[f'{name}.fc2.weight'].shape[1]:  # SwiGLUPacked
+            gate, x = np.split(x, 2, axis=-1)
+            return linear(f'{name}.fc2', gate / (1 + np.exp(-gate)) * x)
+        return linear(f'{name}.fc2', GELU[gelu](x))
 
     def scale(block, i):
         return state.get(f'{block}.ls{i}.gamma', state.get(f'{block}.gamma_{i}', 1.0))
@@ -131,13 +139,14 @@ def timm_logits(state, images, *, heads, pool, patch, gelu='erf', eps=1e-6):
     grid = images.shape[1] // patch[0], images.shape[2] // patch[1]
     kernel, positions = state['patch_embed.proj.weight'], state['pos_embed']
     x = np.einsum('bnijc,dcij->bnd', patches(images, grid, patch), kernel)
-    x = x + state['patch_embed.proj.bias']
+    x = x + state.get('patch_embed.proj.bias', 0.0)
     count = x.shape[1]
     tokens = [state[name] for name in ('cls_token', 'dist_token', 'reg_token') if name in state]
     if positions.shape[1] == count:  # no_embed_class
         x = prepend(tokens, x + positions)
     else:
         x = prepend(tokens, x) + positions
+    x = optional(norm, 'norm_pre', x)
     depth = sum(name.endswith('.norm1.weight') for name in state)
     for block in (f'blocks.{i}' for i in range(depth)):
         x = x + scale(block, 1) * attention(f'{block}.attn', norm(f'{block}.norm1', x))

@@ -14,7 +14,7 @@ import vit_jax
 from vit_jax.errors import InputError
 from vit_jax.weights import read_weights
 
-MUTATIONS = 50  # of each folder; 600 were tried once
+MUTATIONS = 30  # of each folder; 600 were tried once
 RESIZED = ('vit', 'dinov2', 'dinov2-registers', 'siglip', 'clip', 'dinov3', 'deit', 'mae', 'ijepa')
 
 

@@ -30,6 +30,8 @@ TIMM = [
     dict(pool='avg', fc_norm=False, class_token=False),
     dict(pool='map', class_token=False),
     dict(pool='map', registers=2),
+    dict(pre_norm=True),
+    dict(gated=True, registers=2, layer_scale='ls', no_embed_class=True),
 ]
 
 
@@ -46,10 +48,15 @@ def test_timm_weights_give_timm_logits_and_round_trip_bit_identically(options, t
     images = random_images(options['channels'], (3 * p1, 3 * p2))
     # 9 embeddings could also be those of 5 prefix tokens and 2 x 2 patches.
     given = {'posemb': 'learned_patches'} if options.get('registers') == 4 else {}
+    how = {}
+    if options.get('pre_norm'):  # CLIP
+        how = dict(gelu='quick', eps=1e-5)
+        given = dict(gelu='quick')
     path = tmp_path / 'a.safetensors'
     model, variables = vit_jax.load_weights(path, heads=options['heads'], **given)
     pool = options.get('pool', 'token')
-    expected = timm_logits(state, images, heads=options['heads'], pool=pool, patch=(p1, p2))
+    heads = options['heads']
+    expected = timm_logits(state, images, heads=heads, pool=pool, patch=(p1, p2), **how)
     assert_parity(model, variables, images, expected)
     assert model.grid == (3, 3)
 
@@ -223,6 +230,8 @@ def test_converting_from_format_to_format_keeps_the_logits(tmp_path):
         ('seed', dict(num_registers=2)),
         ('timm', dict(norm_eps=1e-5)),
         ('timm', dict(gelu='tanh')),
+        ('timm', dict(gated=True)),
+        ('timm', dict(embed_norm=True)),
         ('timm', dict(pool='mean')),
         ('timm', dict(representation_size=8)),
         ('google', dict(gelu='erf')),
@@ -251,7 +260,9 @@ def test_models_that_a_format_cannot_express_are_not_saved(format, options, tmp_
             shutil.rmtree(path) if path.is_dir() else path.unlink()
             continue
         name = next(iter(options))
-        with pytest.raises(InputError, match=f'expected a model with .*{name}=|class_token=False'):
+        with pytest.raises(
+            InputError, match=f'expected a model with .*{name}=|class_token=False|gelu=|patch_bias='
+        ):
             vit_jax.save_weights(path, model, variables, format=format)
     assert not list(tmp_path.iterdir())
 

@@ -82,10 +82,16 @@ def test_in_memory_names_of_transformers_5_are_read(tmp_path):
     state = {name: x.detach().numpy() for name, x in theirs.state_dict().items()}
     assert 'vit.layers.0.attention.q_proj.weight' in state
     expected = read_weights(tmp_path)
-    save_file(state, tmp_path / 'model.safetensors')
-    jax.tree.map(
-        np.testing.assert_array_equal, read_weights(tmp_path).variables, expected.variables
-    )
+    without_prefix = {name.removeprefix('vit.'): x for name, x in state.items()}
+    for names in (state, without_prefix):
+        save_file(names, tmp_path / 'model.safetensors')
+        jax.tree.map(
+            np.testing.assert_array_equal, read_weights(tmp_path).variables, expected.variables
+        )
+    both = state | {'vit.encoder.layer.0.output.dense.bias': np.zeros(32, np.float32)}
+    save_file(both, tmp_path / 'model.safetensors')
+    with pytest.raises(InputError, match='which are there twice: vit'):
+        read_weights(tmp_path)
 
 
 def test_vit_model_has_no_head_and_gives_its_pooler_output(tmp_path):

@@ -1,7 +1,8 @@
 """timm's VisionTransformer and DeiTs: the state dict of a `.safetensors`, `.bin` or `.pth` file.
 
 It lacks the number of heads (except with qk-norm). It does not show whether a model with a cls
-token pools the patches instead, unless that pooling has its own norm (`fc_norm`).
+token pools the patches instead, unless that pooling has its own norm (`fc_norm`), nor whether a
+CLIP (`norm_pre`) has the quick GELU.
 
 Source: https://github.com/huggingface/pytorch-image-models, `timm/models/vision_transformer.py`,
 `timm/models/deit.py`, `timm/layers/attention_pool.py`; DeiT-3's `gamma_1` from
@@ -29,8 +30,9 @@ EXPRESSIBLE = {
     'pool': ('cls', 'gap', 'map'),
     'posemb': ('learned', 'learned_patches'),
     'representation_size': (0,),
-    'norm_eps': (1e-6,),
-    'gelu': ('erf',),
+    'patch_bias': (True, False),
+    'embed_norm': (False, True),
+    'gated': (False, True),
 }
 HEAD_ARRAY = 'head.weight'
 RESIZE = 'bicubic'
@@ -56,6 +58,10 @@ def infer(tensors: Tensors, known: dict[str, Any]) -> dict[str, Any]:
     heads = known.get('heads')
     if qk_norm:
         heads = inner_dim // shape_of(tensors, f'{block}attn.q_norm.weight', 1)[0]
+    mlp_dim = shape_of(tensors, f'{block}mlp.fc2.weight', 2)[1]
+    # SwiGLUPacked: the first half of fc1 is the gate.
+    gated = shape_of(tensors, f'{block}mlp.fc1.weight', 2)[0] == 2 * mlp_dim
+    embed_norm = 'norm_pre.weight' in tensors  # CLIP's
     patch_size = p1 if p1 == p2 else (p1, p2)
     prefix = {
         'class_token': 'cls_token' in tensors,
@@ -74,7 +80,7 @@ def infer(tensors: Tensors, known: dict[str, Any]) -> dict[str, Any]:
         'dim': dim,
         'depth': count_layers(tensors, 'blocks.'),
         **split_heads(inner_dim, heads),
-        'mlp_dim': shape_of(tensors, f'{block}mlp.fc1.weight', 2)[0],
+        'mlp_dim': mlp_dim,
         **prefix,
         **infer_positions(num_positions, sum(prefix.values()), patch_size, known),
         'pool': pool,
@@ -82,8 +88,11 @@ def infer(tensors: Tensors, known: dict[str, Any]) -> dict[str, Any]:
         'qkv_bias': f'{block}attn.qkv.bias' in tensors,
         'qk_norm': qk_norm,
         'layer_scale': 1e-5 if {f'{block}ls1.gamma', f'{block}gamma_1'} & tensors.keys() else None,
-        'norm_eps': 1e-6,
-        'gelu': 'erf',
+        'patch_bias': 'patch_embed.proj.bias' in tensors,
+        'embed_norm': embed_norm,
+        'norm_eps': 1e-5 if embed_norm else 1e-6,
+        'gelu': 'silu' if gated else 'erf',
+        'gated': gated,
     }
 
 
@@ -98,6 +107,7 @@ def entries(model: ViT, tensors: Tensors | None = None) -> list[Entry]:
         Entry('cls_token', 'cls_token'),
         Entry('dist_token', 'dist_token'),
         Entry('register_tokens', 'reg_token'),
+        *norm('norm_tokens', 'norm_pre'),
         *norm(f'{attn}/norm', BLOCK + 'norm1'),
         *linear(f'{attn}/fn/to_qkv', BLOCK + 'attn.qkv'),
         *norm(f'{attn}/fn/q_norm', BLOCK + 'attn.q_norm'),
@@ -127,7 +137,14 @@ def check(model: ViT) -> None:
     Raises:
       InputError: if it does not.
     """
-    check_expressible(model, 'timm', EXPRESSIBLE)
+    its = {
+        'norm_eps': (1e-5 if model.embed_norm else 1e-6,),
+        'patch_bias': (not model.embed_norm,),
+        'gelu': ('silu',) if model.gated else ('erf', 'quick') if model.embed_norm else ('erf',),
+    }
+    if model.gated:
+        its['pool'] = ('cls', 'gap')
+    check_expressible(model, 'timm', EXPRESSIBLE | its)
     if model.distilled:
         check_expressible(model, 'timm', {'num_registers': (0,), 'posemb': ('learned',)})
     check_projection(model, 'timm')
@@ -140,12 +157,12 @@ def read_config(config: dict[str, Any]) -> dict[str, Any]:
       InputError: if it asks for something that our ViT does not support.
     """
     pretrained, model_args = config.get('pretrained_cfg') or {}, config.get('model_args') or {}
-    gelus = {None: 'erf', 'gelu': 'erf', 'gelu_tanh': 'tanh'}
+    gelus = {None: 'erf', 'gelu': 'erf', 'gelu_tanh': 'tanh', 'quick_gelu': 'quick'}
     act = model_args.get('act_layer')
     pool = config.get('global_pool') or pretrained.get('global_pool')
     if act not in gelus or pool not in (None, '', 'token', 'avg', 'map'):
         raise InputError(f'expected act_layer gelu and a known global_pool, got {act!r}, {pool!r}')
-    arguments: dict[str, Any] = {'gelu': gelus[act]}
+    arguments: dict[str, Any] = {} if act is None else {'gelu': gelus[act]}
     if 'num_heads' in model_args:
         arguments['heads'] = model_args['num_heads']
     if 'input_size' in pretrained:

@@ -14,7 +14,7 @@ import numpy as np
 
 from vit_jax.errors import InputError
 from vit_jax.model.vit import ViT
-from vit_jax.weights.families.family import CLASSIFIER, Config, Family
+from vit_jax.weights.families.family import CLASSIFIER, Config, Family, rename
 from vit_jax.weights.families.vit import IN_MEMORY, LAYER
 from vit_jax.weights.files import Arrays, Stored, Tensors
 
@@ -90,8 +90,7 @@ def misfit(model: ViT) -> str:
 
 def unpack(tensors: Tensors, prefix: str, config: Config) -> Tensors:
     if config.get('use_swiglu_ffn'):
-        for theirs, ours in GATED:
-            tensors = {name.replace(theirs, ours): x for name, x in tensors.items()}
+        return rename(tensors, GATED)
     return tensors
 
 

@@ -5,7 +5,8 @@ match one to one are unpacked when they are read, and packed again when they are
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class Family:
       names: module or parameter of ours → module or array of theirs; several of theirs are equal
         parts of our outputs. {} is the layer's number.
       base: prefix of all their names but the classifier's, if there is a classifier.
-      renamed: other parts of names that files may have, and ours instead.
+      renamed: patterns of other names that files may have, and how `names` has them.
       axes: number of axes of their array, for parameters of which ours has leading ones.
       fixed: arguments of the ViT that all of the family have.
       expressible: other arguments, and the values they may have; besides `PLAIN`.
@@ -107,10 +108,9 @@ class Family:
 
     def open(self, tensors: Tensors, config: Config) -> tuple[Tensors, list[str]]:
         """The arrays of a file, one for each in `names`, and notes on those that are left out."""
-        for theirs, ours in self.renamed:
-            tensors = {name.replace(theirs, ours): x for name, x in tensors.items()}
+        tensors = rename(tensors, self.renamed)
         notes = []
-        if aside := [name for name in tensors if name.startswith(self.aside or '/')]:
+        if aside := [name for name in tensors if name.startswith(self.aside)]:
             notes.append(f'{len(aside)} arrays besides the ViT ignored: {shorten(aside)}')
         prefix = self.prefix(tensors)
         unused = {f'{prefix}embeddings.{name}' for name in ('mask_token', 'position_ids')}
@@ -256,6 +256,21 @@ class Family:
             shape = (1,) * (self.mask_axes - 1) + (model.dim,)
             arrays |= {f'{prefix}embeddings.mask_token': np.zeros(shape, np.float32)}
         return arrays
+
+
+def rename(tensors: Tensors, patterns: Iterable[tuple[str, str]]) -> Tensors:
+    """Replaces regular expressions in names.
+
+    Raises:
+      InputError: if two arrays have one name then.
+    """
+    for theirs, ours in patterns:
+        renamed = {re.sub(theirs, ours, name): x for name, x in tensors.items()}
+        if len(renamed) < len(tensors):
+            twice = sorted(set(tensors) - set(renamed))
+            raise InputError(f'unexpected arrays, which are there twice: {shorten(twice)}')
+        tensors = renamed
+    return tensors
 
 
 def _is_square(*sizes: Any) -> bool:

@@ -41,9 +41,7 @@ RENAMED = (
     *IN_MEMORY,
     ('mlp.fc1', 'intermediate.dense'),
     ('mlp.fc2', 'output.dense'),
-    ('vit.layers.', 'vit.encoder.layer.'),
-    ('deit.layers.', 'deit.encoder.layer.'),
-    ('ijepa.layers.', 'ijepa.encoder.layer.'),
+    (r'^(\w+\.)?layers\.', r'\1encoder.layer.'),
 )
 
 
