@@ -9,7 +9,10 @@ COMMAND_LINES = [
     ('--vers', "No such option '--vers'. Did you mean '--version'?"),
     ('trian digits', "No such command 'trian'. Did you mean 'train'?"),
     ('predct runs/digits a.png', "Did you mean 'predict'?"),
-    ('train', 'Expected one config, default, digits, finetune, photographs or a file'),
+    (
+        'train',
+        'Expected one config, default, digits, finetune, finetune_head, finetune_lora, photographs',
+    ),
     ('train digits extra', 'got digits and extra. See vit_jax train --help.'),
     ('train digit', "no config 'digit': expected a file or a recipe, one of default, digits"),
     ('train configs/digit.py', 'did you mean digits?'),

@@ -13,9 +13,9 @@ from vit_jax.commands.config import SETTINGS, config, read_config
 def command(arguments: tuple[str, ...], workdir: str | None) -> None:
     """Train a Vision Transformer.
 
-    CONFIG is a recipe (default, digits, finetune or photographs) or a file of your own, and
-    --config=CONFIG means the same. `vit_jax options` lists every KEY. The same command on the same
-    workdir resumes an interrupted run.
+    CONFIG is a recipe (default, digits, finetune, finetune_head, finetune_lora or photographs) or a
+    file of your own, and --config=CONFIG means the same. `vit_jax options` lists every KEY. The
+    same command on the same workdir resumes an interrupted run.
 
     Exit status: 0 finished; 1 the run diverged or a file cannot be written; 2 wrong input; 75 a
     signal (SIGTERM, SIGINT, SIGHUP) interrupted the run, which is saved: run the same command

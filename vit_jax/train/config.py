@@ -111,7 +111,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """
     names = list(names)
     last = {option.rpartition('.')[-1]: option for option in reversed(names)}
-    initials = {''.join(word[:1] for word in part.split('_')): part for part in reversed(last)}
+    initials = {''.join(word[:1] for word in part.split('_')): part for part in last}
     if (short := name.rpartition('.')[-1]) in initials and len(short) > 1:
         return f'; did you mean {last[initials[short]]}?'
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
