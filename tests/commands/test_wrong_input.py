@@ -11,7 +11,8 @@ COMMAND_LINES = [
     ('predct runs/digits a.png', "Did you mean 'predict'?"),
     (
         'train',
-        'Expected one config, default, digits, finetune, finetune_head, finetune_lora, photographs',
+        'Expected one config, default, digits, finetune, finetune_head, finetune_lora, '
+        'photographs or a file',
     ),
     ('train digits extra', 'got digits and extra. See vit_jax train --help.'),
     ('train digit', "no config 'digit': expected a file or a recipe, one of default, digits"),

@@ -128,8 +128,9 @@ def test_processes_train_as_one_and_end_together(data_dir, tmp_path):
     killed = ('-c', DISTURBED.format(step=8, number='signal.SIGKILL'))
     said = end_without_last(start(workdir, data_dir, 4, killed, **{'parallel.fsdp': 8}))
     for i, lines in enumerate(said):
-        *before, line = lines.splitlines()
-        assert 'the checkpoint is damaged' in '\n'.join(before)
+        assert lines.count('\n') == 2, lines
+        damage, line = lines.splitlines()
+        assert 'the checkpoint is damaged' in damage
         assert re.fullmatch(f'train.py: process {i} of 4 has lost another one.* {AGAIN}', line)
     assert time.time() - (workdir / 'metrics.jsonl').stat().st_mtime < 10 * HEARTBEAT
 

@@ -124,7 +124,9 @@ def test_a_state_is_the_same_wherever_it_is_made():
     jax.tree.map(np.testing.assert_array_equal, made, initial_state(SPLIT_MODEL, OF_A_RUN))
 
 
-@pytest.mark.parametrize('mode, num_devices, mesh', [('jit', 4, {'fsdp': 2}), ('pmap', 4, {})])
+@pytest.mark.parametrize(
+    'mode, num_devices, mesh', [('jit', 1, {}), ('jit', 4, {'fsdp': 2}), ('pmap', 4, {})]
+)
 def test_accumulation_equals_one_large_batch(mode, num_devices, mesh, expected_split):
     """With mixup, CutMix and dropout."""
     found = run(mode, num_devices, OF_A_RUN, model=SPLIT_MODEL, accumulate_steps=4, **mesh)

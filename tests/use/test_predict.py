@@ -5,7 +5,6 @@ import json
 import shutil
 import threading
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import processes
@@ -66,34 +65,6 @@ def test_probabilities_are_the_softmax_of_the_logits(predictor, run_directory, t
     logits = np.float64(model.apply(variables, jnp.asarray(images, jnp.float32)))
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(predictor(test_examples.images[:5]), expected, atol=1e-5)
-
-
-def test_features_are_what_the_classifier_reads(predictor, test_examples):
-    head = predictor.variables['params']['mlp_head']['layers_1']
-    logits = predictor.features(test_examples.images[:20]) @ head['kernel'] + head['bias']
-    expected = predictor(test_examples.images[:20])
-    np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-5)
-
-
-def test_a_backbone_has_features_but_classifies_nothing(
-    run_directory, test_examples, tmp_path, capsys
-):
-    images = test_examples.images[:3]
-    backbone = vit_jax.Predictor(run_directory, num_classes=0)
-    expected = vit_jax.Predictor(run_directory).features(images)
-    np.testing.assert_array_equal(backbone.features(images), expected)
-    assert backbone.class_names == [] and backbone.notes == ['head for 10 classes dropped']
-    with pytest.raises(InputError, match='expected a classifier, but the weights are a backbone'):
-        backbone(images)
-    Image.fromarray(images[0, ..., 0]).save(tmp_path / 'digit.png')
-    for command, *arguments in (
-        ['predict', str(tmp_path / 'digit.png')],
-        ['evaluate'],
-        ['export', '-o', 'backbone.stablehlo'],
-        ['serve', '--port', '0'],
-    ):
-        assert main([command, str(run_directory), *arguments, '--num-classes', '0']) == 2
-        assert 'expected a classifier' in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_any_number_of_images_compiles_once_per_batch_size(

@@ -260,9 +260,9 @@ def test_models_that_a_format_cannot_express_are_not_saved(format, options, tmp_
             shutil.rmtree(path) if path.is_dir() else path.unlink()
             continue
         name = next(iter(options))
-        with pytest.raises(
-            InputError, match=f'expected a model with .*{name}=|class_token=False|gelu=|patch_bias='
-        ):
+        # timm has such models with another argument besides.
+        name = {'gated': 'gelu', 'embed_norm': 'patch_bias'}.get(name, name)
+        with pytest.raises(InputError, match=f'expected a model with .*{name}=|class_token=False'):
             vit_jax.save_weights(path, model, variables, format=format)
     assert not list(tmp_path.iterdir())
 

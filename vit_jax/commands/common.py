@@ -65,6 +65,32 @@ max_pixels = click.option(
 )
 
 
+data_dir = click.option(
+    '--data-dir', metavar='FOLDER', help="Where TFDS keeps data.  [default: the run's]"
+)
+
+
+def data(function: Function) -> Function:
+    """Adds --data and --data-dir, see `trained_on`."""
+    text = "Data: tfds:NAME or folder:PATH.  [default: the run's]"
+    return click.option('--data', metavar='SOURCE', help=text)(data_dir(function))
+
+
+def trained_on(weights: str, source: str | None) -> tuple[str, dict[str, Any]]:
+    """A data source, by default that of a run, and the run's options of its data.
+
+    Raises:
+      InputError: if no source is given and the weights are not a run.
+    """
+    from vit_jax.run.directory import run_options
+    from vit_jax.run.storage import open_path
+
+    options = run_options(open_path(weights), 'data')
+    if source is None and 'source' not in options:
+        raise InputError(f'{weights} is not a run: expected --data SOURCE')
+    return source or options['source'], options
+
+
 def normalisation(function: Function) -> Function:
     """Adds --mean and --std, which a weight file may lack."""
     for name in ('std', 'mean'):

@@ -7,15 +7,11 @@ from typing import Any
 import click
 
 from vit_jax.commands import common
-from vit_jax.errors import InputError
 
 
 @click.command()
 @click.argument('weights', metavar=common.WEIGHTS)
-@click.option(
-    '--data', metavar='SOURCE', help="Data: tfds:NAME or folder:PATH.  [default: the run's]"
-)
-@click.option('--data-dir', metavar='FOLDER', help="Where TFDS keeps data.  [default: the run's]")
+@common.data
 @click.option('--split', help="Of the data; all: every split.  [default: the run's, or test]")
 @click.option('--report', metavar='FOLDER', help='Write a report with pictures into a folder.')
 @common.on_error
@@ -42,18 +38,15 @@ def command(
     from absl import logging
 
     from vit_jax.run.compilation_cache import use_compilation_cache
-    from vit_jax.run.directory import run_options
-    from vit_jax.run.storage import open_path
     from vit_jax.use.evaluate import evaluate
 
     logging.set_verbosity(logging.ERROR)  # silences TFDS's advice
     use_compilation_cache()
     read = common.read(weights, overrides)
-    trained = run_options(open_path(weights), 'data')
-    source = data or trained.get('source')
-    if source is None:
-        raise InputError(f'{weights} is not a run: expected --data SOURCE')
-    options = {n: trained[n] for n in ('memory_gib', 'on_error', 'max_pixels') if n in trained}
+    source, trained = common.trained_on(weights, data)
+    options: dict[str, Any] = {
+        n: trained[n] for n in ('memory_gib', 'on_error', 'max_pixels') if n in trained
+    }
     given = {'on_error': on_error, 'max_pixels': max_pixels}
     options |= {name: value for name, value in given.items() if value is not None}
     split = split or (trained.get('test_split') if data is None else None) or 'test'

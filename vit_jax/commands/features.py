@@ -14,7 +14,7 @@ from vit_jax.errors import InputError
 @click.argument('paths', metavar='SOURCE|PATH...', nargs=-1, required=True)
 @click.option('-o', '--output', metavar='FILE', required=True, help='To write: features.npz.')
 @click.option('--split', help='Of a SOURCE.  [default: all]')
-@click.option('--data-dir', metavar='FOLDER', help="Where TFDS keeps data.  [default: the run's]")
+@common.data_dir
 @common.on_error
 @common.max_pixels
 @common.normalisation
@@ -39,8 +39,6 @@ def command(
     from absl import logging
 
     from vit_jax.data.picture import MAX_PIXELS
-    from vit_jax.run.directory import run_options
-    from vit_jax.run.storage import open_path
     from vit_jax.use.features import (
         check_output,
         extract_features,
@@ -60,8 +58,9 @@ def command(
     found = [] if any(is_source) else find_pictures(paths)
     predictor = common.open_predictor(weights, mean, std, overrides)
     if any(is_source):
-        data_dir = data_dir or run_options(open_path(weights), 'data').get('dir')
-        pictures = list_examples(predictor, paths[0], split or 'all', data_dir)
+        source, trained = common.trained_on(weights, paths[0])
+        folder = data_dir or trained.get('dir')
+        pictures = list_examples(predictor, source, split or 'all', folder)
     else:
         pictures = list_pictures(found)
     report = partial(click.echo, err=True)

@@ -13,10 +13,7 @@ from vit_jax.errors import InputError
 
 @click.command()
 @click.argument('weights', metavar=common.WEIGHTS)
-@click.option(
-    '--data', metavar='SOURCE', help="Data: tfds:NAME or folder:PATH.  [default: the run's]"
-)
-@click.option('--data-dir', metavar='FOLDER', help="Where TFDS keeps data.  [default: the run's]")
+@common.data
 @click.option('--train-split', help="To learn from.  [default: the run's, or train]")
 @click.option('--split', help="To test on.  [default: the run's, or test]")
 @click.option(
@@ -55,18 +52,13 @@ def command(
     from absl import logging
 
     from vit_jax.data.picture import MAX_PIXELS
-    from vit_jax.run.directory import run_options
-    from vit_jax.run.storage import open_path
     from vit_jax.use.probe_source import probe_source
 
     logging.set_verbosity(logging.ERROR)  # silences TFDS's advice
     if output and method != 'linear':
         raise InputError('--output: expected --method linear, which fits a classifier to write')
     common.check_exists(weights)
-    trained = run_options(open_path(weights), 'data')
-    source = data or trained.get('source')
-    if source is None:
-        raise InputError(f'{weights} is not a run: expected --data SOURCE')
+    source, trained = common.trained_on(weights, data)
     splits = trained if data is None else {}
     predictor = common.open_predictor(weights, mean, std, overrides)
     result = probe_source(

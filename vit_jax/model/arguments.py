@@ -60,9 +60,8 @@ def check_arguments(vit: Any) -> None:
     for name, known in CHOICES.items():
         if getattr(vit, name) not in known:
             raise InputError(f'expected {name} out of {known}, got {getattr(vit, name)!r}')
-    most = {'num_classes': 2**20, 'num_registers': 2**16, 'representation_size': 2**16}
-    most['lora_rank'] = 2**16
-    for name, limit in most.items():
+    most = dict.fromkeys(('num_registers', 'representation_size', 'lora_rank'), 2**16)
+    for name, limit in (most | {'num_classes': 2**20}).items():
         if not isinstance(value := getattr(vit, name), int) or not 0 <= value <= limit:
             raise InputError(f'expected {name} a whole number from 0 to {limit:,}, got {value!r}')
     if vit.pool in ('cls', 'cls_gap') and not vit.class_token:

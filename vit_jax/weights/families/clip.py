@@ -8,7 +8,7 @@ Source: https://github.com/huggingface/transformers, `models/clip`.
 from vit_jax.errors import InputError
 from vit_jax.model.vit import ViT
 from vit_jax.weights.families.family import CLASSIFIER, Config, Family
-from vit_jax.weights.families.siglip import LAYERS, TEXT
+from vit_jax.weights.families.siglip import LAYERS, SIZES, TEXT
 from vit_jax.weights.families.zeros import add_zeros, drop_zeros
 from vit_jax.weights.files import Arrays, Tensors
 
@@ -43,12 +43,7 @@ CLIP = Family(
     axes={'pos_embedding': 2, 'cls_token': 1},
     fixed={'patch_bias': False, 'embed_norm': True, 'qkv_bias': True},
     defaults={
-        'hidden_size': 768,
-        'intermediate_size': 3072,
-        'num_hidden_layers': 12,
-        'num_attention_heads': 12,
-        'num_channels': 3,
-        'image_size': 224,
+        **SIZES,
         'patch_size': 32,
         'hidden_act': 'quick_gelu',
         'layer_norm_eps': 1e-5,

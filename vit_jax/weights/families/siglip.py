@@ -37,6 +37,15 @@ POOLING: dict[str, str | tuple[str, ...]] = {
     f'{POOL}/net_0': HEAD + 'mlp.fc1',
     f'{POOL}/net_1': HEAD + 'mlp.fc2',
 }
+# Left out of config.json where they are a B's.
+SIZES = {
+    'hidden_size': 768,
+    'intermediate_size': 3072,
+    'num_hidden_layers': 12,
+    'num_attention_heads': 12,
+    'num_channels': 3,
+    'image_size': 224,
+}
 TEXT = ('text_model.', 'text_projection.', 'logit_scale', 'logit_bias')
 
 
@@ -94,12 +103,7 @@ SIGLIP = Family(
     axes={'pos_embedding': 2},
     fixed={'class_token': False, 'qkv_bias': True, 'pool': 'map'},
     defaults={
-        'hidden_size': 768,
-        'intermediate_size': 3072,
-        'num_hidden_layers': 12,
-        'num_attention_heads': 12,
-        'num_channels': 3,
-        'image_size': 224,
+        **SIZES,
         'patch_size': 16,
         'hidden_act': 'gelu_pytorch_tanh',
         'layer_norm_eps': 1e-6,

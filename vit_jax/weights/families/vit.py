@@ -41,7 +41,7 @@ RENAMED = (
     *IN_MEMORY,
     ('mlp.fc1', 'intermediate.dense'),
     ('mlp.fc2', 'output.dense'),
-    (r'^(\w+\.)?layers\.', r'\1encoder.layer.'),
+    (r'^((?:vit|deit|ijepa)\.)?layers\.', r'\1encoder.layer.'),
 )
 
 
