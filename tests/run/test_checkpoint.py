@@ -1,4 +1,7 @@
+import gc
 import shutil
+import sys
+import types
 
 import jax
 import numpy as np
@@ -6,6 +9,7 @@ import pytest
 
 from vit_jax.errors import InputError
 from vit_jax.run.checkpoint import Checkpoints
+from vit_jax.run.unfinished import drops_unfinished_reads
 from vit_jax.train.step import TrainState
 
 
@@ -113,3 +117,34 @@ def test_values_that_are_not_finite_are_not_saved(tmp_path):
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(FloatingPointError):
         checkpoints.save(1, state, None)
     assert checkpoints.steps == []
+
+
+def test_reads_that_are_left_unfinished_print_nothing(monkeypatch):
+    """As Orbax's, which raise when they are closed."""
+
+    @types.coroutine
+    def suspended():
+        yield
+
+    async def read():
+        try:
+            await suspended()
+        except BaseException as error:
+            raise ValueError('a traceback') from error
+
+    @drops_unfinished_reads
+    def restore():
+        unfinished = [read()]
+        unfinished[0].send(None)
+        unfinished.append(unfinished)  # only the garbage collector finds it
+        raise InputError('damaged')
+
+    ignored = []
+    monkeypatch.setattr(sys, 'unraisablehook', lambda x: ignored.append(str(x.exc_value)))
+    with pytest.raises(InputError, match='damaged'):
+        restore()
+    assert not ignored
+    with pytest.raises(InputError, match='damaged'):
+        restore.__wrapped__()
+    gc.collect()
+    assert set(ignored) == {'a traceback'}  # which would have been printed

@@ -33,6 +33,7 @@ from vit_jax.run.storage import (
     remove,
     write_text,
 )
+from vit_jax.run.unfinished import drops_unfinished_reads
 
 KEPT = 2  # newest checkpoints; the best one is kept too
 
@@ -196,6 +197,7 @@ class Checkpoints:
                 return step, restored, damaged
         raise reason if damaged else InputError(f'{self._path}: there is no checkpoint')
 
+    @drops_unfinished_reads
     def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         placed = jax.tree.map(
@@ -203,13 +205,11 @@ class Checkpoints:
         )
         args = {name: ocp.args.StandardRestore(tree) for name, tree in placed.items()}
         path = self._path / str(step)
-        arrays: dict[str, Any] = {}
-        reason = None
+        arrays, reason = dict[str, Any](), None
         try:
             record = self._record(step)
             # Not by the checkpointer: it would wait for a process in which this raises.
-            restored = self._handler.restore(path, ocp.args.Composite(**args))
-            arrays = dict(restored.items())
+            arrays = dict(self._handler.restore(path, ocp.args.Composite(**args)).items())
         except Exception as error:  # a damaged file can make TensorStore fail in any way
             reason = str(error).strip().split('\n')[0]
         reasons = [text for text in gathered(reason) if text is not None]
