@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from conftest import assert_identical, peer
 from families import FAMILIES, FULL, compute, create, images_for
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import vit_jax
 from vit_jax.errors import InputError
 from vit_jax.weights import read_weights
 
-MUTATIONS = 30  # of each folder; 600 were tried once
 RESIZED = ('vit', 'dinov2', 'dinov2-registers', 'siglip', 'clip', 'dinov3', 'deit', 'mae', 'ijepa')
 
 
@@ -199,61 +198,3 @@ def test_centre_crops_are_written_for_clips_processor(tmp_path):
     ours = read_weights(tmp_path / 'b').preprocessing()
     got = ours.normalize(jnp.asarray(ours.resize(picture))[None])[0]
     np.testing.assert_allclose(got, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize('name', FAMILIES)
-def test_mutated_folders_load_or_raise_input_errors(name, tmp_path):
-    create(name).save_pretrained(tmp_path)
-    arrays = load_file(tmp_path / 'model.safetensors')
-    config = json.loads((tmp_path / 'config.json').read_text())
-    rng = np.random.default_rng(list(name.encode()))
-    outcomes = set()
-    for _ in range(MUTATIONS):
-        changed, options = mutate_arrays(arrays, rng), mutate_config(config, rng)
-        if rng.random() < 0.5:
-            changed = arrays
-        elif rng.random() < 0.8:
-            options = config
-        save_file(changed, tmp_path / 'model.safetensors')
-        (tmp_path / 'config.json').write_text(json.dumps(options))
-        try:
-            read_weights(tmp_path)
-            outcomes.add('loaded')
-        except InputError as error:
-            assert '\n' not in str(error)
-            outcomes.add('refused')
-    assert outcomes == {'loaded', 'refused'}
-
-
-def mutate_arrays(arrays, rng):
-    """One array renamed, removed, copied, or of another shape."""
-    arrays = dict(arrays)
-    name = str(rng.choice(sorted(arrays)))
-    array = arrays.pop(name)
-    kind = rng.integers(5)
-    if kind == 0:
-        place = int(rng.integers(len(name)))
-        arrays[name[:place] + str(rng.choice(list('x.0{/'))) + name[place + 1 :]] = array
-    elif kind == 1:
-        arrays |= {name: array, str(rng.choice(['a', 'b.', '.'])) + name: array}
-    elif kind == 2:
-        shapes = [array.shape[1:], (1, *array.shape), (0, *array.shape[1:]), array.shape[::-1]]
-        arrays[name] = np.zeros(shapes[int(rng.integers(4))], np.float32)
-    elif kind == 3:
-        arrays[name] = array.repeat(2, axis=int(rng.integers(array.ndim)))
-    return arrays
-
-
-def mutate_config(config, rng):
-    """One value removed or replaced, on either level."""
-    config = json.loads(json.dumps(config))
-    level = config
-    if 'vision_config' in config and rng.random() < 0.5:
-        level = config['vision_config']
-    values = [None, True, -1, 0, 1, 2.5, 10**9, 1e300, '', 'gelu', [], [4, 4], {}, [[1]], 'ü\n']
-    name = str(rng.choice(sorted(level)))
-    if rng.random() < 0.1:
-        del level[name]
-    else:
-        level[name] = values[int(rng.integers(len(values)))]
-    return config
