@@ -106,6 +106,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.dropout = config_dict.placeholder(float)
     # Rate of dropout after the position embedding, default 0.
     config.model.emb_dropout = config_dict.placeholder(float)
+    config.model.attn_dropout = config_dict.placeholder(float)  # rate of the attention weights
+    config.model.head_dropout = config_dict.placeholder(float)  # rate before the classifier
+    # Probability that the last layer is skipped for an example, less in earlier layers; default 0.
+    config.model.drop_path = config_dict.placeholder(float)
     # 'learned' (default), 'learned_patches' (patches only), 'sincos2d' or 'rope2d'.
     config.model.posemb = config_dict.placeholder(str)
     config.model.rope_theta = config_dict.placeholder(float)  # base of 'rope2d', default 100

@@ -43,7 +43,8 @@ LAYOUTS = {
     'data and tensor': ('jit', 8, {'data': 2, 'tensor': 4}),
     'all three': ('jit', 8, {'data': 2, 'fsdp': 2, 'tensor': 2}),
 }
-SPLIT_MODEL = MODEL.clone(dim=32, heads=4, mlp_dim=64, dropout=0.2)
+RATES = dict(dropout=0.2, attn_dropout=0.1, head_dropout=0.1, drop_path=0.3)
+SPLIT_MODEL = MODEL.clone(dim=32, heads=4, mlp_dim=64, **RATES)
 SETUPS = {'jit on 8': ('jit', 8), 'pmap on 8': ('pmap', 8), 'pmap on 1': ('pmap', 1)}
 
 

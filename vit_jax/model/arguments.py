@@ -46,7 +46,8 @@ def check_arguments(vit: Any) -> None:
             raise InputError(f'expected {name} a whole number from 1 to 1,048,576, got {value!r}')
     if vit.depth > 2**12:
         raise InputError(f'expected a depth of at most 4,096, got {vit.depth:,}')
-    for name in ('dropout', 'emb_dropout', 'norm_eps'):
+    rates = 'dropout', 'emb_dropout', 'head_dropout', 'attn_dropout', 'drop_path'
+    for name in (*rates, 'norm_eps'):
         value = getattr(vit, name)
         if not isinstance(value, int | float) or not 0 <= value < 1:
             raise InputError(f'expected {name} from 0 to below 1, got {value!r}')
@@ -79,6 +80,8 @@ def check_arguments(vit: Any) -> None:
     theta = vit.rope_theta
     if not isinstance(theta, int | float) or not 1 <= theta <= 1e9:
         raise InputError(f'expected rope_theta from 1 to 1e9, got {theta!r}')
+    if vit.attn_dropout and vit.attention not in ('auto', 'xla'):
+        raise InputError(f"attn_dropout: expected attention='auto' or 'xla', got {vit.attention!r}")
     if vit.attention == 'cudnn' and (vit.dtype != 'bfloat16' or vit.dim_head % 8):
         raise InputError(
             f"attention='cudnn': expected dtype='bfloat16' and dim_head a multiple of 8, got "

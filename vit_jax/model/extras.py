@@ -5,6 +5,7 @@ With every default the model is vit-pytorch's, so skip this file on a first read
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.model.layers import Linear, attend, gelu, layer_norm, rope2d, rotate, sincos2d
+from vit_jax.model.layers import (
+    Dropout,
+    Linear,
+    Train,
+    attend,
+    gelu,
+    layer_norm,
+    rope2d,
+    rotate,
+    sincos2d,
+)
 
 
 @dataclasses.dataclass(kw_only=True, unsafe_hash=True)
@@ -43,10 +54,14 @@ class Extras:
         'silu', x σ(x).
       gated: whether the feed-forward blocks multiply the activations by as many other features
         (https://arxiv.org/abs/2002.05202).
+      drop_path: probability that training skips a block of the last layer for an example; linear
+        from 0 in the first layer (https://arxiv.org/abs/1603.09382), [0, 1).
+      attn_dropout: rate of dropout of the attention weights, with attention 'xla', [0, 1).
       lora_rank: rank of the adapters beside the kernels of the layers, see
         `vit_jax.model.layers.Linear`; 0 for none.
       lora_kernels: which kernels have one: 'all', or those of the 'attention'.
       fc_norm: with pool='gap', normalise the mean of the patches instead of each patch.
+      head_dropout: rate of dropout before the classifier, [0, 1).
       representation_size: features of a tanh layer before the classifier; 0 for none.
       dtype: of the computation, 'float32' or 'bfloat16'. Parameters, softmax, norms and logits are
         float32 in either case.
@@ -72,10 +87,13 @@ class Extras:
     norm_eps: float = 1e-5
     gelu: str = 'erf'
     gated: bool = False
+    drop_path: float = 0.0
+    attn_dropout: float = 0.0
     lora_rank: int = 0
     lora_kernels: str = 'all'
     # Head
     fc_norm: bool = False
+    head_dropout: float = 0.0
     representation_size: int = 0
     # Execution
     dtype: str = 'float32'
@@ -135,9 +153,16 @@ class Extras:
         return layer_norm(self.norm_eps, self.dtype)
 
     def attend(
-        self, q: Float[Array, 'b n h d'], k: Float[Array, 'b n h d'], v: Float[Array, 'b n h d']
+        self,
+        q: Float[Array, 'b n h d'],
+        k: Float[Array, 'b n h d'],
+        v: Float[Array, 'b n h d'],
+        drop: Dropout,
+        train: Train,
     ) -> Float[Array, 'b n h d']:
-        return attend(self.placed(q), self.placed(k), v, self.attention)
+        drops = self.attn_dropout and train is not False
+        implementation = 'xla' if drops else self.attention  # fused kernels keep no weights
+        return attend(self.placed(q), self.placed(k), v, implementation, partial(drop, train=train))
 
     def placed(self, x: Float[Array, 'b n h d']) -> Float[Array, 'b n h d']:
         """Queries or keys that know the places of their patches."""
@@ -149,6 +174,10 @@ class Extras:
             return gelu(x, self.gelu)
         gate, x = jnp.split(x, 2, axis=-1)
         return gelu(gate, self.gelu) * x
+
+    def drop_rates(self, depth: int) -> Float[np.ndarray, 'depth'] | None:
+        """Each layer's rate of drop path; None for none."""
+        return np.linspace(0, self.drop_path, depth, dtype=np.float32) if self.drop_path else None
 
     def hidden(self, mlp_dim: int) -> int:
         """The outputs of the first linear layer of a feed-forward block."""

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from vit_jax.model.extras import Extras
-from vit_jax.model.layers import Linear, attend, gelu, layer_norm
+from vit_jax.model.layers import Dropout, Linear, Train, attend, gelu, layer_norm
 
 
 class AttentionPool(nn.Module):
@@ -60,6 +60,7 @@ class Head(nn.Module):
         features = self.extras.representation_size or pooled
         self.norms_first = self.pool in ('gap', 'cls_gap', 'map') and not self.extras.fc_norm
         classifier = [Linear(features, self.num_classes)] if self.num_classes else []
+        self.drop = Dropout(self.extras.head_dropout)
         self.layers = [layer_norm(self.extras.norm_eps), *classifier]
         if self.pool == 'map':
             self.attention_pool = AttentionPool(
@@ -85,7 +86,9 @@ class Head(nn.Module):
             return jnp.concatenate([self.layers[0](x[:, 0]), patches.mean(axis=1)], axis=-1)
         return patches.mean(axis=1) if self.pool == 'gap' else self.attention_pool(patches)
 
-    def __call__(self, x: Float[Array, 'b *tokens d']) -> Float[Array, 'b features']:
+    def __call__(
+        self, x: Float[Array, 'b *tokens d'], train: Train = False
+    ) -> Float[Array, 'b features']:
         """Logits of the pooled tokens; without a classifier, what it would read."""
         x = x.astype(jnp.float32)
         if not self.norms_first:
@@ -94,7 +97,7 @@ class Head(nn.Module):
             x = jnp.tanh(self.pre_logits(x))
         if not self.num_classes:
             return x.mean(axis=1) if self.extras.distilled else x
-        classifier = self.layers[1]
+        classifier, x = self.layers[1], self.drop(x, train)
         if self.extras.distilled:
             return (classifier(x[:, 0]) + self.dist(x[:, 1])) / 2
         return classifier(x)

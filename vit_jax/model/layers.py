@@ -80,21 +80,42 @@ class Linear(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Zeros features at random, with random numbers of each example's own.
+    """Zeros features at random, and scales the others so that the expectation stays.
 
-    So the masks do not depend on how a batch is split, over devices or in time.
+    Each example has random numbers of its own, so the masks do not depend on how a batch is split,
+    over devices or in time.
     """
 
     rate: float
 
     @nn.compact
-    def __call__(self, x: Float[Array, 'b n d'], train: Train) -> Float[Array, 'b n d']:
+    def __call__(self, x: Float[Array, 'b *n'], train: Train) -> Float[Array, 'b *n']:
         if train is False or not self.rate:
             return x
-        places = jnp.arange(len(x)) if train is True else train
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng('dropout'), places)
         draw = functools.partial(jax.random.bernoulli, p=1 - self.rate, shape=x.shape[1:])
-        return jnp.where(jax.vmap(draw)(keys), x / (1 - self.rate), 0)
+        return jnp.where(jax.vmap(draw)(_example_keys(self, x, train)), x / (1 - self.rate), 0)
+
+
+class DropPath(nn.Module):
+    """Zeros a block's whole output for some examples, and scales the others, like `Dropout`.
+
+    Reference: stochastic depth (https://arxiv.org/abs/1603.09382).
+    """
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, 'b n d'], rate: Float[Array, ''] | None, train: Train
+    ) -> Float[Array, 'b n d']:
+        if train is False or rate is None:
+            return x
+        draw = functools.partial(jax.random.bernoulli, p=1 - rate, shape=(1, 1))
+        kept = jax.vmap(draw)(_example_keys(self, x, train))
+        return jnp.where(kept, x / (1 - rate).astype(x.dtype), 0)
+
+
+def _example_keys(module: nn.Module, x: Float[Array, 'b *n'], train: Train) -> jax.Array:
+    places = jnp.arange(len(x)) if train is True else train
+    return jax.vmap(jax.random.fold_in, (None, 0))(module.make_rng('dropout'), places)
 
 
 def gelu(x: Float[Array, '*b d'], form: str) -> Float[Array, '*b d']:
@@ -117,6 +138,7 @@ def attend(
     k: Float[Array, 'b n h d'],
     v: Float[Array, 'b n h d'],
     implementation: str,
+    drop: Callable[[Float[Array, 'b h m n']], Float[Array, 'b h m n']] = lambda weights: weights,
 ) -> Float[Array, 'b m h d']:
     """softmax(q kᵀ / √d) v for each head, the softmax in float32.
 
@@ -125,6 +147,7 @@ def attend(
       implementation: 'xla'; 'cudnn', the fused kernel of NVIDIA GPUs, which needs bfloat16;
         'pallas', `short_attention` for TPUs; or 'auto', the best of them for the first device. With
         queries of another shape than the keys, only 'xla'.
+      drop: dropout of the weights, with 'xla'.
 
     Raises:
       InputError: if the device has no such kernel.
@@ -157,7 +180,7 @@ def attend(
     weights = jnp.exp(dots - jax.lax.stop_gradient(dots.max(axis=-1, keepdims=True)))
     # Dividing after the product with v costs n·d divisions instead of n²: inference is 1.09 (S/16)
     # to 1.22 times as fast (100 pixels, dim 128).
-    attended = (weights.astype(v.dtype) @ v) / weights.sum(axis=-1, keepdims=True)
+    attended = (drop(weights).astype(v.dtype) @ v) / weights.sum(axis=-1, keepdims=True)
     return attended.astype(v.dtype).swapaxes(1, 2)
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Num
 from vit_jax.model.arguments import check_arguments
 from vit_jax.model.extras import Extras
 from vit_jax.model.head import Head
-from vit_jax.model.layers import Dropout, Train, rematerialize
+from vit_jax.model.layers import Dropout, DropPath, Train, rematerialize
 from vit_jax.model.record import tokens
 from vit_jax.model.shapes import grid, image_grid, pair
 
@@ -52,10 +52,8 @@ class FeedForward(nn.Module):
         self.drop = Dropout(self.dropout)
 
     def __call__(self, x: Float[Array, 'b n d'], train: Train = False) -> Float[Array, 'b n d']:
-        x = self.extras.activate(self.net[0](x))
-        x = self.drop(x, train)
-        x = self.net[1](x)
-        return self.drop(x, train)
+        x = self.drop(self.extras.activate(self.net[0](x)), train)
+        return self.drop(self.net[1](x), train)
 
 
 class Attention(nn.Module):
@@ -71,6 +69,7 @@ class Attention(nn.Module):
         self.to_qkv = self.extras.linear(self.dim, inner_dim * 3, bias=self.extras.qkv_bias)
         if self.extras.qk_norm:
             self.q_norm, self.k_norm = self.extras.norm(), self.extras.norm()
+        self.drop_weights = Dropout(self.extras.attn_dropout)
         if self.project_out:
             self.to_out = self.extras.linear(inner_dim, self.dim)
             self.drop = Dropout(self.dropout)
@@ -80,7 +79,7 @@ class Attention(nn.Module):
         q, k, v = (rearrange(t, 'b n (h d) -> b n h d', h=self.heads) for t in qkv)
         if self.extras.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        out = self.extras.attend(q, k, v)
+        out = self.extras.attend(q, k, v, self.drop_weights, train)
         out = rearrange(out, 'b n h d -> b n (h d)')
         return self.drop(self.to_out(out), train) if self.project_out else out
 
@@ -99,11 +98,12 @@ class Transformer(nn.Module):
         ff = FeedForward(self.dim, self.mlp_dim, self.dropout, self.extras)
         self.attn = PreNorm(self.dim, attn, self.extras)
         self.ff = PreNorm(self.dim, ff, self.extras)
+        self.drop_path = DropPath()
 
     def __call__(self, x: Float[Array, 'b n d'], train: Train = False) -> Float[Array, 'b n d']:
-        def layer(self: 'Transformer', x: Array) -> tuple[Array, None]:
-            x = self.attn(x, train=train) + x
-            x = self.ff(x, train=train) + x
+        def layer(self: 'Transformer', x: Array, rate: Any) -> tuple[Array, None]:
+            x = self.drop_path(self.attn(x, train=train), rate, train) + x
+            x = self.drop_path(self.ff(x, train=train), rate, train) + x
             return x, None
 
         # for layer in layers: x = layer(x). One layer is compiled; its parameters are stacked.
@@ -114,7 +114,7 @@ class Transformer(nn.Module):
             variable_axes={'params': 0, 'intermediates': 0},
             split_rngs={'params': True, 'dropout': True},
         )
-        return layers(self, x)[0]
+        return layers(self, x, self.extras.drop_rates(self.depth))[0]
 
 
 class ViT(Extras, nn.Module, kw_only=True):
@@ -195,6 +195,6 @@ class ViT(Extras, nn.Module, kw_only=True):
         x = self.drop(x.astype(self.dtype), train)
         x = self.transformer(self.norm_tokens(x), train)
         x = self.mlp_head.pool_tokens(x)
-        return self.mlp_head(x)
+        return self.mlp_head(x, train)
 
     tokens = tokens  # instead of logits, by `apply(…, method='tokens')`
