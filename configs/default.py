@@ -167,6 +167,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.lora_rank = 0
     config.optim.lora_kernels = 'all'  # or 'attention', which kernels have adapters
 
+    # Exponential moving average of the parameters, evaluated beside them. Whatever reads the run
+    # gets it, and it decides which checkpoint is the best; --no-ema gives the parameters.
+    config.ema = ml_collections.ConfigDict()
+    # 0: none; 0.999 and more for long runs. In the first steps it is less.
+    config.ema.decay = 0.0
+
     # Applied in this order, with random numbers of each example's own, inside the compiled step.
     config.augment = ml_collections.ConfigDict()
     # Smallest fraction of the area that is cropped and resized, 0.08 for photographs; 0: off. A

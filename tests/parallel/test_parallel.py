@@ -60,7 +60,7 @@ def batches(count, batch_size=16):
 
 @cache
 def initial_state(model, optimizer):
-    learner = Learner(model, NORMALIZE, optimizer=optimizer)
+    learner = Learner(model, NORMALIZE, optimizer=optimizer, ema_decay=0.9)
     return jax.device_get(jax.jit(learner.init)(jax.random.key(0), IMAGES))
 
 
@@ -85,6 +85,7 @@ def run(
         augmented,
         optimizer,
         accumulate_steps=accumulate_steps,
+        ema_decay=0.9,
         place_gradients=parallel.place_gradients,
     )
     run_step = parallel.train_step(learner.train_step)
@@ -120,7 +121,7 @@ def test_every_layout_trains_the_same(mode, num_devices, mesh, expected_split):
 def test_a_state_is_the_same_wherever_it_is_made():
     mode, num_devices, mesh = LAYOUTS['all three']
     parallel = create_parallel(mode, 16, jax.devices()[:num_devices], **mesh)
-    learner = Learner(SPLIT_MODEL, NORMALIZE, optimizer=OF_A_RUN)
+    learner = Learner(SPLIT_MODEL, NORMALIZE, optimizer=OF_A_RUN, ema_decay=0.9)
     made = init(parallel, learner.init, jax.random.key(0), IMAGES)
     jax.tree.map(np.testing.assert_array_equal, made, initial_state(SPLIT_MODEL, OF_A_RUN))
 

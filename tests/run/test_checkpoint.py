@@ -22,10 +22,26 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path):
         for step, accuracy in [(1, 0.2), (2, 0.8), (3, 0.8), (4, 0.5), (5, 0.6)]:
             checkpoints.save(step, state(step), {'accuracy': accuracy})
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert (checkpoints.steps, checkpoints.best) == ([3, 4, 5], 3)
+        assert (checkpoints.steps, checkpoints.best()) == ([3, 4, 5], 3)
         step, restored = checkpoints.restore_newest(like)
         assert step == restored.step == 5
-        assert checkpoints.restore_params(3, like.params)[1]['a'].tolist() == [3.0] * 3
+        assert checkpoints.restore_params(3, like.params)[2]['a'].tolist() == [3.0] * 3
+
+
+def test_the_best_by_the_average_is_kept_too(tmp_path):
+    state = TrainState(np.int32(0), {'a': np.zeros(3)}, (), {'a': np.ones(3)})
+    accuracies = [(1, 0.2, 0.9), (2, 0.8, 0.5), (3, 0.4, 0.5), (4, 0.5, 0.7), (5, 0.6, 0.6)]
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, accuracy, averaged in accuracies:
+            checkpoints.save(step, state, {'accuracy': accuracy, 'ema_accuracy': averaged})
+        checkpoints.wait()
+        assert checkpoints.steps == [1, 2, 4, 5]
+        assert checkpoints.best() == 1 and checkpoints.best(ema=False) == 2
+        like = jax.eval_shape(lambda: state).params
+        _, item, params = checkpoints.restore_params(1, like)
+        assert item == 'ema' and params['a'].tolist() == [1, 1, 1]
+        _, item, params = checkpoints.restore_params(1, like, ema=False)
+        assert item == 'params' and params['a'].tolist() == [0, 0, 0]
 
 
 def test_checkpoint_with_no_or_damaged_evaluation_is_never_the_best(tmp_path, capsys):
@@ -33,15 +49,15 @@ def test_checkpoint_with_no_or_damaged_evaluation_is_never_the_best(tmp_path, ca
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state, metrics=None)
         checkpoints.wait()
-        assert (checkpoints.steps, checkpoints.best) == ([1], None)
+        assert (checkpoints.steps, checkpoints.best()) == ([1], None)
         checkpoints.save(2, state, {'accuracy': 0.1})
         checkpoints.save(3, state, metrics=None)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert (checkpoints.steps, checkpoints.best) == ([2, 3], 2)
+        assert (checkpoints.steps, checkpoints.best()) == ([2, 3], 2)
     record = tmp_path / 'checkpoints' / '2' / 'record' / 'metadata'
     record.write_text(record.read_text().replace('0.1', '0.9'))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert checkpoints.best is None
+        assert checkpoints.best() is None
     assert (
         '2: the checksum of its record differs; the checkpoint is kept' in capsys.readouterr().err
     )
@@ -106,9 +122,9 @@ def test_checkpoints_under_other_names_are_not_used(tmp_path):
     for name in ('2', '0003', '9' * 20):
         shutil.copytree(tmp_path / 'checkpoints' / '1', tmp_path / 'checkpoints' / name)
     with Checkpoints(tmp_path, 'b') as checkpoints:
-        assert (checkpoints.steps, checkpoints.best) == ([1, 2], None)  # another run's
+        assert (checkpoints.steps, checkpoints.best()) == ([1, 2], None)  # another run's
     with Checkpoints(tmp_path, 'a') as checkpoints:
-        assert (checkpoints.steps, checkpoints.best) == ([1, 2], 1)
+        assert (checkpoints.steps, checkpoints.best()) == ([1, 2], 1)
         assert checkpoints.restore_newest(like)[0] == 1
 
 

@@ -43,7 +43,7 @@ def adapted(data_dir, shared_digits_run, tmp_path_factory):
     model = vit_jax.ViT(**description['model'])
     with Checkpoints(run, description['run'], read_only=True) as checkpoints:
         like = jax.eval_shape(model.init, jax.random.key(0), random_images(1, (8, 8)))['params']
-        _, params = checkpoints.restore_params(6, like)
+        _, _, params = checkpoints.restore_params(6, like)
     return run, model, {'/'.join(path): np.asarray(x) for path, x in flatten_dict(params).items()}
 
 

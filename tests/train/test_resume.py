@@ -115,7 +115,7 @@ def test_the_record_of_a_checkpoint_has_its_metrics_whatever_happens(
         train(digits_config, str(tmp_path))
     result = train(digits_config, str(tmp_path))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert checkpoints.best == 6
+        assert checkpoints.best() == 6
         assert checkpoints.metrics(6) == {name: result[name] for name in ('loss', 'accuracy')}
     path = tmp_path / 'metrics.jsonl'
     *lines, last = path.read_text().splitlines()
@@ -150,7 +150,7 @@ def test_checkpoints_by_the_clock_are_not_evaluated(digits_config, tmp_path):
     digits_config.checkpoint_every_minutes = 1e-9
     train(digits_config, str(tmp_path))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert (checkpoints.steps, checkpoints.best) == ([5, 6], 6)
+        assert (checkpoints.steps, checkpoints.best()) == ([5, 6], 6)
     lines = read_metrics(tmp_path / 'metrics.jsonl')
     assert [line['step'] for line in lines if line['split'] == 'test'] == [6]
 

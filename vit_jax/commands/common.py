@@ -115,6 +115,11 @@ def overrides(function: Function) -> Function:
         'step': dict(
             default='newest', show_default=True, help='Of a run: newest, best or a number.'
         ),
+        'ema': dict(
+            type=bool,
+            default=True,
+            help='Of a run: the moving average of its parameters, if it has one.',
+        ),
         'resize': dict(
             type=click.Choice(['bilinear', 'bicubic', 'bicubic_no_antialias']),
             help="How to resize position embeddings.  [default: as the weights' own code]",

@@ -1,9 +1,10 @@
 """Orbax checkpoints: written atomically in the background, verified when read.
 
-A checkpoint is a folder `checkpoints/STEP/` with the items `params`, `training` (the rest of the
-state) and `record` (JSON: the run, a checksum of each array, and the metrics). Neither Orbax nor
-TensorStore notices changed values, so every array is compared with its checksum. The two newest
-checkpoints and the best one are kept.
+A checkpoint is a folder `checkpoints/STEP/` with the items `params`, `ema` (their moving average,
+if the run has one), `training` (the rest of the state) and `record` (JSON: the run, a checksum of
+each array, and the metrics). Neither Orbax nor TensorStore notices changed values, so every array
+is compared with its checksum. The two newest checkpoints and the best one are kept; if the run has
+an average, the best ones by either.
 
 Orbax's CheckpointManager is not used because the unreadable metrics of one checkpoint keep it from
 opening the others.
@@ -17,12 +18,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from vit_jax.errors import InputError
 from vit_jax.parallel.distributed import agreed, gathered, is_first
 from vit_jax.run.checkpoint_names import COMMITTED, DELETED, is_left_over, list_steps
+from vit_jax.run.checksums import array_checksums
 from vit_jax.run.json_files import CHECKSUM, checksum, parse_json
 from vit_jax.run.storage import (
     AnyPath,
@@ -34,6 +35,8 @@ from vit_jax.run.storage import (
     write_text,
 )
 from vit_jax.run.unfinished import drops_unfinished_reads
+
+Items = Callable[[dict[str, Any]], dict[str, Any]]  # a record → shapes of the items to restore
 
 KEPT = 2  # newest checkpoints; the best one is kept too
 
@@ -77,10 +80,13 @@ class Checkpoints:
         """Steps of all complete checkpoints, in order."""
         return list_steps(self._directory)
 
-    @property
-    def best(self) -> int | None:
-        """Step of the checkpoint with the highest test accuracy, the latest of equals."""
-        accuracies = [(self._accuracy(step), step) for step in self.steps]
+    def best(self, ema: bool = True) -> int | None:
+        """Step of the checkpoint with the highest test accuracy, the latest of equals.
+
+        Args:
+          ema: whether that of the moving average counts, if there is one.
+        """
+        accuracies = [(self._accuracy(step, ema), step) for step in self.steps]
         return max(((a, step) for a, step in accuracies if a is not None), default=(0.0, None))[1]
 
     def is_due(self, every_minutes: float) -> bool:
@@ -102,11 +108,11 @@ class Checkpoints:
           OSError: if this or the previous checkpoint cannot be written.
         """
         self.wait()
-        items = {'params': state.params, 'training': _training(state)}
-        sums, finite = jax.device_get(_checksums(items))
+        items = _items(state)
+        sums, finite = array_checksums(items)
         if not finite:
             raise FloatingPointError(f'step {step}: a value of the state is not finite')
-        record = {'run': self._run, 'step': step, 'checksums': _by_name(sums), 'metrics': metrics}
+        record = {'run': self._run, 'step': step, 'checksums': sums, 'metrics': metrics}
         record[CHECKSUM] = checksum(record)
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         self._saved_at, self.last = time.monotonic(), step
@@ -126,8 +132,7 @@ class Checkpoints:
         self._attempt(self._checkpointer.wait_until_finished)
         # Until a state was restored or saved, the newest checkpoints may be damaged or foreign.
         if self.last is not None and is_first():
-            best = self.best
-            kept = {*self.steps[-KEPT:], best, *self._unknown}
+            kept = {*self.steps[-KEPT:], self.best(True), self.best(False), *self._unknown}
             superfluous = {str(step) for step in self.steps if step not in kept}
             self._remove(lambda path: path.name in superfluous)
 
@@ -156,34 +161,40 @@ class Checkpoints:
         Raises:
           InputError: if there is none.
         """
-        items = {'params': like.params, 'training': _training(like)}
-        step, restored, damaged = self._newest(items)
+        step, restored, damaged = self._newest(lambda _: _items(like))
         for newer in damaged if is_first() else ():
             path = self._path / str(newer)
             path.rename(path.with_name(f'{newer}.damaged-{time.time_ns()}'))
         self.last = step
-        return step, like.replace(params=restored['params'], **restored['training'])
+        state = restored.pop('training')
+        return step, like.replace(**restored, **state)
 
-    def restore_params(self, step: int | None, like: Any) -> tuple[int, Any]:
+    def restore_params(self, step: int | None, like: Any, ema: bool = True) -> tuple[int, str, Any]:
         """The parameters alone, on the first device.
 
         Args:
           step: of the checkpoint; None for the newest that is intact.
           like: their jax.ShapeDtypeStruct.
+          ema: whether to take their moving average, if there is one.
 
         Returns:
-          The step of the checkpoint, and its parameters.
+          The step of the checkpoint; 'params' or 'ema'; and its parameters.
 
         Raises:
           InputError: if it is damaged, or there is none.
         """
-        if step is None:
-            step, restored, _ = self._newest({'params': like})
-        else:
-            restored = self._restore(step, {'params': like})
-        return step, restored['params']
 
-    def _newest(self, items: dict[str, Any]) -> tuple[int, dict[str, Any], list[int]]:
+        def items(record: dict[str, Any]) -> dict[str, Any]:
+            averaged = any(name.startswith('ema/') for name in record['checksums'] or ())
+            return {'ema' if ema and averaged else 'params': like}
+
+        if step is None:
+            step, restored, _ = self._newest(items)
+        else:
+            restored = self._restore(step, items)
+        return step, *next(iter(restored.items()))
+
+    def _newest(self, items: Items) -> tuple[int, dict[str, Any], list[int]]:
         damaged: list[int] = []
         for step in reversed(agreed(self.steps)):
             try:
@@ -198,23 +209,25 @@ class Checkpoints:
         raise reason if damaged else InputError(f'{self._path}: there is no checkpoint')
 
     @drops_unfinished_reads
-    def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
+    def _restore(self, step: int, items: Items) -> dict[str, Any]:
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        placed = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or device), items
-        )
-        args = {name: ocp.args.StandardRestore(tree) for name, tree in placed.items()}
+
+        def place(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or device)
+
         path = self._path / str(step)
         arrays, reason = dict[str, Any](), None
         try:
             record = self._record(step)
+            placed = jax.tree.map(place, items(record))
+            args = {name: ocp.args.StandardRestore(tree) for name, tree in placed.items()}
             # Not by the checkpointer: it would wait for a process in which this raises.
             arrays = dict(self._handler.restore(path, ocp.args.Composite(**args)).items())
         except Exception as error:  # a damaged file can make TensorStore fail in any way
             reason = str(error).strip().split('\n')[0]
         reasons = [text for text in gathered(reason) if text is not None]
         if not reasons and record['checksums'] is not None:
-            sums = _by_name(jax.device_get(_checksums(arrays)[0]))
+            sums, _ = array_checksums(arrays)
             differing = [name for name, x in sums.items() if record['checksums'].get(name) != x]
             reasons = [f'the checksum of {name} differs' for name in differing]
         if reasons:
@@ -236,10 +249,13 @@ class Checkpoints:
             raise ValueError(f'it was saved as {record["step"]}')
         return record
 
-    def _accuracy(self, step: int) -> float | None:
+    def _accuracy(self, step: int, ema: bool) -> float | None:
         try:
             metrics = self.metrics(step)
-            return None if metrics is None else float(metrics['accuracy'])
+            if metrics is None:
+                return None
+            averaged = metrics.get('ema_accuracy') if ema else None
+            return float(metrics['accuracy'] if averaged is None else averaged)
         except Exception as error:  # a damaged file can hold anything
             if step not in self._unknown:
                 self._unknown.add(step)
@@ -268,33 +284,7 @@ class Checkpoints:
             ) from None
 
 
-def _training(state: Any) -> dict[str, Any]:
-    return {'step': state.step, 'opt_state': state.opt_state}
-
-
-def _by_name(tree: Any) -> dict[str, Any]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator='/'): int(x)
-        for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-@jax.jit
-def _checksums(tree: Any) -> tuple[Any, jax.Array]:
-    """A checksum of each array, and whether all values are finite.
-
-    Computed where the arrays are, whatever their sharding: nothing is gathered. The sum of all
-    words, each times an odd number of its own, modulo 2³²: no change of one word goes unnoticed,
-    any other with 2⁻³².
-    """
-
-    def weighted_sum(x: jax.Array) -> jax.Array:
-        bits = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-        words = jax.lax.bitcast_convert_type(x, bits).astype(jnp.uint32)
-        place = jnp.zeros(x.shape, jnp.uint32)
-        for axis, size in enumerate(x.shape):
-            place = place * size + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        return (words * (2 * place + 1)).sum(dtype=jnp.uint32)
-
-    finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
-    return jax.tree.map(weighted_sum, tree), jnp.stack(finite).all()
+def _items(state: Any) -> dict[str, Any]:
+    """What can be restored alone."""
+    items = {'params': state.params, 'training': {'step': state.step, 'opt_state': state.opt_state}}
+    return items if state.ema is None else items | {'ema': state.ema}

@@ -234,7 +234,7 @@ class Reporter:
             self._wandb_run.write(self.lines[-1])
         width = len(str(self._num_steps))
         text = f'step {step:{width}}/{self._num_steps}  {split:5}  loss {metrics["loss"]:.4f}'
-        text += f', accuracy {metrics["accuracy"]:.2%}'
+        text += f', {show_accuracy(metrics)}'
         if speed := metrics.get('images_per_second'):
             left = (self._num_steps - step) * self._batch_size / speed
             text += f'{show_speed(metrics)}, {tqdm.format_interval(left)} left'
@@ -244,6 +244,12 @@ class Reporter:
 def _in_notebook() -> bool:
     ipython = sys.modules.get('IPython')
     return ipython is not None and hasattr(ipython.get_ipython(), 'kernel')
+
+
+def show_accuracy(metrics: dict[str, float]) -> str:
+    """The accuracy as text, and that of the moving average if there is one."""
+    text = f'accuracy {metrics["accuracy"]:.2%}'
+    return f'{text}, averaged {metrics["ema_accuracy"]:.2%}' if 'ema_accuracy' in metrics else text
 
 
 def show_speed(metrics: dict[str, float]) -> str:

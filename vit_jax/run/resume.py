@@ -14,6 +14,7 @@ FIXED = (
     'model.',
     'data.',
     'init.',
+    'ema.',
     'optim.name',
     'optim.freeze',
     'optim.layer_decay',
@@ -54,6 +55,7 @@ def check_resumable(
       InputError: if it holds another model, other data or another optimizer.
     """
     old = _resolved(read_json(run_directory / 'config.json'), read_description(run_directory))
+    old = {'ema.decay': 0.0} | old  # of runs that are older than this option
     new = _resolved(config, description)
     changes = {
         name: _differing(old.get(name), new.get(name))

@@ -278,6 +278,7 @@ def create_learner(
         ),
         freeze=partial(stop_frozen, factors=factors),
         accumulate_steps=optim.accumulate_steps,
+        ema_decay=config.ema.decay,
         place_gradients=parallel.place_gradients,
     )
     return learner, schedule

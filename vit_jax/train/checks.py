@@ -39,6 +39,7 @@ RANGES = {
     'optim.layer_decay': '[0, 1]',
     'optim.lora_rank': '[0, 65536)',
     'optim.accumulate_steps': '[1, 2147483648)',
+    'ema.decay': '[0, 1)',
     'parallel.data': '[-1, 2147483648)',
     'parallel.fsdp': '[-1, 2147483648)',
     'parallel.tensor': '[-1, 2147483648)',

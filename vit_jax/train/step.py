@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from vit_jax.train.ema import update_ema
+
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
@@ -25,6 +27,7 @@ class TrainState(struct.PyTreeNode):
     step: Any  # int32 scalar, number of steps done
     params: Any
     opt_state: optax.OptState
+    ema: Any = None  # the moving average of the parameters, if there is one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Learner:
       freeze: parameters → parameters without a gradient where they are not to be trained.
       accumulate_steps: parts of a batch whose gradients are computed one after the other, in the
         memory of one part.
+      ema_decay: of the moving average of the parameters; 0 for none.
       place_gradients: puts gradients where the optimizer needs them, see `vit_jax.parallel`.
     """
 
@@ -49,6 +53,7 @@ class Learner:
     optimizer: optax.GradientTransformation = dataclasses.field(default_factory=optax.identity)
     freeze: Callable[[Any], Any] = lambda params: params
     accumulate_steps: int = 1
+    ema_decay: float = 0.0
     place_gradients: Callable[[Any], Any] = lambda gradients: gradients
 
     def init(self, key: jax.Array, images: jax.Array, params: Any = None) -> TrainState:
@@ -60,7 +65,9 @@ class Learner:
           params: to start from instead.
         """
         params = self.model.init(key, images)['params'] if params is None else params
-        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
+        # A copy: a step uses up both.
+        ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
+        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params), ema)
 
     def train_step(
         self, state: TrainState, batch: Batch, key: jax.Array, *, axis_name: str | None = None
@@ -101,7 +108,10 @@ class Learner:
 
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), metrics
+        ema = state.ema
+        if ema is not None:
+            ema = update_ema(ema, params, state.step, self.ema_decay)
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     def eval_step(
         self, state: TrainState, batch: Batch, *, axis_name: str | None = None
@@ -109,22 +119,23 @@ class Learner:
         """Sums over the examples of a batch that count.
 
         Args:
-          state: whose parameters are evaluated.
+          state: whose parameters are evaluated, and their moving average.
           batch: 'image' uint8 [b, h, w, c], 'label' int32 [b], 'mask' float32 [b], 1 for examples
             that count.
           axis_name: see `train_step`.
 
         Returns:
-          float32 scalars: the sums of 'loss' and 'accuracy' (number correct), and 'count'.
+          float32 scalars: the sums of 'loss' and 'accuracy' (number correct), of 'ema_loss' and
+          'ema_accuracy' if there is an average, and 'count'.
         """
-        logits: Any = self.model.apply({'params': state.params}, self.normalize(batch['image']))
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
-        correct, mask = _is_correct(logits, batch['label']), batch['mask']
-        sums = {
-            'loss': (loss * mask).sum(),
-            'accuracy': (correct * mask).sum(),
-            'count': mask.sum(),
-        }
+        images, labels, mask = self.normalize(batch['image']), batch['label'], batch['mask']
+        sums = {'count': mask.sum()}
+        for prefix, params in ('', state.params), ('ema_', state.ema):
+            if params is not None:
+                logits: Any = self.model.apply({'params': params}, images)
+                loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+                sums[f'{prefix}loss'] = (loss * mask).sum()
+                sums[f'{prefix}accuracy'] = (_is_correct(logits, labels) * mask).sum()
         return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
     def _augmented(self, batch: Batch, keys: jax.Array) -> tuple[jax.Array, jax.Array]:

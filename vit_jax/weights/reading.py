@@ -90,6 +90,7 @@ def read_weights(
     path: str | os.PathLike[str],
     *,
     step: str | int = 'newest',
+    ema: bool = True,
     resize: str | None = None,
     grid: tuple[int, int] | None = None,
     new_head: bool = False,
@@ -99,6 +100,7 @@ def read_weights(
 
     Args:
       step: of a run's checkpoint: 'newest', 'best' (on the test split) or a number.
+      ema: whether to take the moving average of a run's parameters, if it has one.
       new_head: whether to start from a head of zeros even if the number of classes stays.
     """
     run_directory, path = open_path(path), Path(path)
@@ -115,8 +117,7 @@ def read_weights(
     if not is_run and step != 'newest':
         raise InputError(f'{path}: not a run directory, so expected no step, got {step!r}')
     if is_run:
-        model, variables, description, number = load_run(run_directory, step)
-        name = f'{path}, step {number:,}'
+        model, variables, description, name = load_run(run_directory, step, ema)
         notes: list[str] = []
         trained = model
         model = model.clone(**given)

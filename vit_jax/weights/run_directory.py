@@ -17,17 +17,18 @@ from vit_jax.weights.files import as_input_error
 
 
 def load_run(
-    run_directory: AnyPath, step: str | int = 'newest'
-) -> tuple[ViT, dict[str, Any], dict[str, Any], int]:
+    run_directory: AnyPath, step: str | int = 'newest', ema: bool = True
+) -> tuple[ViT, dict[str, Any], dict[str, Any], str]:
     """Loads the model that a run has trained.
 
     Args:
       run_directory: of a run that has saved a checkpoint; the run may still be in progress.
       step: of the checkpoint: 'newest', 'best' (on the test split) or a number, as int or digits.
+      ema: whether to take the moving average of the parameters, if the run has one.
 
     Returns:
       The model and its variables, adapters merged; the run's description ('preprocessing',
-      'class_names'); and the number of the step.
+      'class_names'); and what was loaded, as text.
 
     Raises:
       InputError: if it is not a run directory, or has no such checkpoint.
@@ -39,7 +40,7 @@ def load_run(
     if not (run_directory / 'checkpoints').is_dir():
         raise InputError(f'{run_directory}: the run has not saved a checkpoint yet')
     with Checkpoints(run_directory, description.pop('run'), read_only=True) as checkpoints:
-        number = checkpoints.best if step == 'best' else None
+        number = checkpoints.best(ema) if step == 'best' else None
         if str(step).isdecimal() and len(str(step)) < 11:
             number = int(step)
         if step != 'newest' and number not in checkpoints.steps:
@@ -49,7 +50,8 @@ def load_run(
             )
         with as_input_error(run_directory):
             like = abstract_variables(model)['params']
-            number, params = checkpoints.restore_params(number, like)
+            number, item, params = checkpoints.restore_params(number, like, ema)
+        name = f'{run_directory}, step {number:,}' + ', moving average' * (item == 'ema')
         flat = {name: np.asarray(x) for name, x in flatten_dict(params, sep='/').items()}
         model, flat = merge_adapters(model, flat)
-        return model, {'params': unflatten_dict(flat, sep='/')}, description, number
+        return model, {'params': unflatten_dict(flat, sep='/')}, description, name
