@@ -24,7 +24,7 @@ def plot(
     """Draws the metrics of runs into a picture.
 
     Loss and accuracy in training are smoothed, over a pale line of what was logged; those on the
-    test split are points. The learning rate has a logarithmic axis if those of the runs differ by a
+    test split are points, and of the moving average crosses. The learning rate has a logarithmic axis if those of the runs differ by a
     factor of 10 or more.
 
     Args:
@@ -58,6 +58,7 @@ def plot(
                 axis.plot(steps, values, color=color, alpha=0.3, linewidth=1)
                 values = _smooth(values)
                 axis.plot(*_series(metrics, 'test', name), 'o:', color=color, markersize=5)
+                axis.plot(*_series(metrics, 'test', f'ema_{name}'), 'x:', color=color, markersize=5)
             axis.plot(steps, values, color=color, linewidth=2, label=run)
     axes[0, 1].yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
     axes[1, 1].set_ylim(bottom=0)
@@ -70,6 +71,8 @@ def plot(
         label = 'training, before smoothing'
         axes[0, 0].plot([], [], color='grey', alpha=0.4, linewidth=1, label=label)
     axes[0, 0].plot([], [], 'o:', color='grey', markersize=5, label='test split')
+    if any('ema_loss' in line for metrics in lines.values() for line in metrics):
+        axes[0, 0].plot([], [], 'x:', color='grey', markersize=5, label='moving average')
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=3)
     try:
