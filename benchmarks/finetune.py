@@ -2,7 +2,7 @@
 
 CIFAR-10, five classes each.
 
-python benchmarks/finetune.py --data cifar10_jpeg.tar.xz [--seeds 0 1 2]
+python benchmarks/finetune.py --data cifar10_jpeg.tar.xz [--seeds 0 1 2] [--pretrained RUN]
 
 Pretrains a small ViT on airplane, automobile, bird, cat and deer. Then trains on dog, frog, horse,
 ship and truck, from that run directory and from scratch, for the same number of steps and examples:
@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, required=True, help='folder, or a tar file of one')
     parser.add_argument('--pretrain-steps', type=int, default=4000)
+    parser.add_argument('--pretrained', type=Path, help='a run of so many steps to start from')
     parser.add_argument('--steps', type=int, default=400, help='of fine-tuning, and from scratch')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     output = ROOT / 'benchmarks' / 'results' / 'finetune.json'
@@ -51,10 +52,12 @@ def main() -> None:
         first, second = split_classes(data, work)
         model = [f'model.{name}={value}' for name, value in MODEL.items()]
         adamw = [*model, 'optim.learning_rate=1e-3']
-        pretrained = work / 'pretrained'
+        pretrained = arguments.pretrained or work / 'pretrained'
         options = [*adamw, 'optim.warmup_steps=200', f'num_steps={arguments.pretrain_steps}']
-        accuracy, seconds = train('default', pretrained, first, options)
-        print(f'pretrained on the first five classes: {accuracy:.2%}, {seconds:.0f} s', flush=True)
+        if not arguments.pretrained:
+            train('default', pretrained, first, options)
+        accuracy = final_accuracy(pretrained)
+        print(f'pretrained on the first five classes: {accuracy:.2%}', flush=True)
         names = 'fine-tuned', 'low rank', 'head only', 'from scratch'
         result: dict[str, Any] = {'pretrained': accuracy} | {name: [] for name in names}
         result['linear probe'], seconds = probe(pretrained, second)
@@ -130,8 +133,13 @@ def train(config: str, run: Path, data: Path, options: list[str]) -> tuple[float
     flags = [f'--config.{option}' for option in (*common, *options)]
     subprocess.run([*command, *flags], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
-    last = (run / 'metrics.jsonl').read_text().splitlines()[-1]
-    return json.loads(last)['accuracy'], seconds
+    return final_accuracy(run), seconds
+
+
+def final_accuracy(run: Path) -> float:
+    """Of the last evaluation."""
+    last: dict[str, float] = json.loads((run / 'metrics.jsonl').read_text().splitlines()[-1])
+    return last['accuracy']
 
 
 if __name__ == '__main__':

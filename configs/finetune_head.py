@@ -17,5 +17,6 @@ import vit_jax
 def get_config() -> ml_collections.ConfigDict:
     config = vit_jax.load_config('finetune')
 
+    config.optim.learning_rate = 0.3
     config.optim.freeze = ('to_patch_embedding/*', 'transformer/*', '*_token*', '*_embedding')
     return config

@@ -16,6 +16,6 @@ def get_config() -> ml_collections.ConfigDict:
     config = vit_jax.load_config('finetune')
 
     config.optim.name = 'adamw'
-    config.optim.learning_rate = 1e-3
+    config.optim.learning_rate = 3e-3
     config.optim.lora_rank = 8
     return config
