@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -36,6 +37,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+
+def pytest_collection_finish():
+    """What is imported by now stays, so collections of garbage need not look at it again."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 def pytest_unconfigure(config):
