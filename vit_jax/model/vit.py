@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Num
 from vit_jax.model.arguments import check_arguments
 from vit_jax.model.extras import Extras
 from vit_jax.model.head import Head
-from vit_jax.model.layers import Dropout, DropPath, Train, rematerialize
+from vit_jax.model.layers import Dropout, DropPath, Train, stack
 from vit_jax.model.record import tokens
 from vit_jax.model.shapes import grid, image_grid, pair
 
@@ -107,13 +107,7 @@ class Transformer(nn.Module):
             return x, None
 
         # for layer in layers: x = layer(x). One layer is compiled; its parameters are stacked.
-        layers = nn.scan(
-            rematerialize(layer, self.extras.remat, self.extras.unroll),
-            length=self.depth,
-            unroll=self.extras.unroll,
-            variable_axes={'params': 0, 'intermediates': 0},
-            split_rngs={'params': True, 'dropout': True},
-        )
+        layers = stack(layer, self.depth, self.extras.remat, self.extras.unroll)
         return layers(self, x, self.extras.drop_rates(self.depth))[0]
 
 

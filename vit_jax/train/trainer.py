@@ -86,14 +86,15 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
             init_key, train_key = jax.random.split(jax.random.key(config.seed))
             params = put(parallel, {'params': start.params})['params']
             init_args = init_key, jnp.zeros((1, *start.preprocessing.shape)), params
-            shapes = jax.eval_shape(learner.init, *init_args)
+            new_state = jax.jit(learner.init)  # traced once, for its shapes and its values
+            shapes = jax.eval_shape(new_state, *init_args)
             resumes = agreed(bool(checkpoints.steps))
             if resumes:
                 done, state = checkpoints.restore_newest(parallel.placed(shapes))
                 length.check_resumes(done)
                 print(f'{run_directory}: {done} of {length.num_steps} steps are done')
             else:
-                done, state = 0, init(parallel, learner.init, *init_args)
+                done, state = 0, init(parallel, new_state, *init_args)
             if done < length.num_steps:
                 record_run(run_directory, config.to_dict(), description, splits.num_examples)
             state = parallel.spread(state)

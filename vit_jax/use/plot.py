@@ -24,8 +24,8 @@ def plot(
     """Draws the metrics of runs into a picture.
 
     Loss and accuracy in training are smoothed, over a pale line of what was logged; those on the
-    test split are points, and of the moving average crosses. The learning rate has a logarithmic axis if those of the runs differ by a
-    factor of 10 or more.
+    test split are points, and of the moving average crosses. The learning rate has a logarithmic
+    axis if those of the runs differ by a factor of 10 or more.
 
     Args:
       runs: a run directory, or several.
