@@ -3,6 +3,7 @@
 import json
 
 import processes
+import pytest
 
 from benchmarks.compile_ahead import fused_attention
 from benchmarks.compiled import estimate, moved
@@ -96,6 +97,7 @@ def test_fused_attention_is_counted_by_layer():
     assert fused_attention(CUDA, 197, depth=12) == expected
 
 
+@pytest.mark.slow
 def test_the_toy_form_compiles_for_cpu_devices(tmp_path):
     output = tmp_path / 'toy.json'
     processes.run(processes.ROOT / 'benchmarks' / 'compile_ahead.py', '--toy', '--output', output)
