@@ -9,14 +9,12 @@ import optax
 
 from vit_jax.augment.augment import augment
 from vit_jax.data.batches import train_batches
-from vit_jax.data.folder import FolderSource
 from vit_jax.data.memory import InMemory
 from vit_jax.data.order import TrainOrder
 from vit_jax.data.preprocess import Preprocessing
-from vit_jax.data.sources import open_source, open_split
+from vit_jax.data.sources import Source, open_source, open_split
 from vit_jax.data.splits import Splits
 from vit_jax.data.stream import HELD, Stream
-from vit_jax.data.tfds import TfdsSource
 from vit_jax.errors import InputError
 from vit_jax.model.flops import flops_per_image
 from vit_jax.model.shapes import abstract_variables, pair
@@ -116,9 +114,7 @@ def _overridden(model: Any) -> list[str]:
     return [f'model.variant={model.variant}, with {", ".join(changed)}'] if changed else []
 
 
-def open_splits(
-    config: Any, source: TfdsSource | FolderSource, preprocessing: Preprocessing
-) -> Splits:
+def open_splits(config: Any, source: Source, preprocessing: Preprocessing) -> Splits:
     """The training and the test split, see `open_examples`."""
     check_memory(
         f'batch_size: {config.batch_size:,} pictures of {preprocessing.shape} ahead of the devices',
@@ -129,7 +125,7 @@ def open_splits(
 
 
 def open_examples(
-    config: Any, source: TfdsSource | FolderSource, split: str, preprocessing: Preprocessing
+    config: Any, source: Source, split: str, preprocessing: Preprocessing
 ) -> InMemory | Stream:
     """The examples of a split, see `vit_jax.data.sources.open_split`."""
     return open_split(
