@@ -29,6 +29,7 @@ def command(arguments: tuple[str, ...], workdir: str | None) -> None:
     from vit_jax.parallel.distributed import is_first
     from vit_jax.run.checkpoint import Checkpoints
     from vit_jax.run.compilation_cache import use_compilation_cache
+    from vit_jax.run.quality import quality
     from vit_jax.train.trainer import train
 
     logging.set_verbosity(logging.FATAL)
@@ -36,10 +37,12 @@ def command(arguments: tuple[str, ...], workdir: str | None) -> None:
     result = train(options, workdir)
     if options.dry_run or not is_first():
         return
-    accuracy = f'{result["accuracy"]:.2%}'
-    print(f'{workdir}: finished after {result["step"]} steps, test accuracy {accuracy}')
+    name, value = quality(result)
+    print(f'{workdir}: finished after {result["step"]} steps, test {name} {value:.2%}')
     with Checkpoints(workdir, read_only=True) as checkpoints:
         best = checkpoints.best
         if best is not None and best != result['step'] and (tested := checkpoints.metrics(best)):
-            accuracy = f'{tested["accuracy"]:.2%}'
-            print(f'{workdir}: best after {best} steps, {accuracy}: --step=best uses those weights')
+            value = quality(tested)[1]
+            print(
+                f'{workdir}: best after {best} steps, {value:.2%}: --step=best uses those weights'
+            )

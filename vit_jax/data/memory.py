@@ -39,6 +39,10 @@ class InMemory:
     def num_examples(self) -> int:
         return len(self.labels)
 
+    @property
+    def multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
     def train_batches(self, order: TrainOrder, steps: range) -> grain.IterDataset[Batch]:
         """The batches of a range of steps; see `vit_jax.data.batches.train_batches`."""
 

@@ -68,6 +68,10 @@ class Stream:
             )
         return labels
 
+    @property
+    def multi_label(self) -> bool:
+        return self._reader.no_label.ndim == 1
+
     def train_batches(self, order: TrainOrder, steps: range) -> grain.IterDataset[Batch]:
         """The batches of a range of steps; see `vit_jax.data.batches.train_batches`.
 

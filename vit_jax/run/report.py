@@ -15,6 +15,7 @@ from vit_jax.parallel.distributed import is_first
 from vit_jax.run.json_files import write_json
 from vit_jax.run.machine import device_memory, peak_flops
 from vit_jax.run.metrics import MetricsWriter
+from vit_jax.run.quality import quality
 from vit_jax.run.storage import AnyPath
 from vit_jax.run.wandb_run import WandbRun
 
@@ -234,7 +235,7 @@ class Reporter:
             self._wandb_run.write(self.lines[-1])
         width = len(str(self._num_steps))
         text = f'step {step:{width}}/{self._num_steps}  {split:5}  loss {metrics["loss"]:.4f}'
-        text += f', accuracy {metrics["accuracy"]:.2%}'
+        text += ', {} {:.2%}'.format(*quality(metrics))
         if speed := metrics.get('images_per_second'):
             left = (self._num_steps - step) * self._batch_size / speed
             text += f'{show_speed(metrics)}, {tqdm.format_interval(left)} left'

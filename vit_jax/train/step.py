@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from vit_jax.train.losses import Loss, as_shares, softmax_cross_entropy
+
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
@@ -36,6 +38,7 @@ class Learner:
       normalize: uint8 images → the model's input.
       augment: (images, labels, keys [b]) → (images, targets [b, num_classes]); None to train on the
         images and labels as they are.
+      loss: of each example, see `vit_jax.train.losses`.
       optimizer: of the parameters; by default they do not change.
       freeze: parameters → parameters without a gradient where they are not to be trained.
       accumulate_steps: parts of a batch whose gradients are computed one after the other, in the
@@ -46,6 +49,7 @@ class Learner:
     model: nn.Module
     normalize: Callable[[jax.Array], jax.Array]
     augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+    loss: Loss = softmax_cross_entropy
     optimizer: optax.GradientTransformation = dataclasses.field(default_factory=optax.identity)
     freeze: Callable[[Any], Any] = lambda params: params
     accumulate_steps: int = 1
@@ -69,8 +73,7 @@ class Learner:
 
         Args:
           state: before the step.
-          batch: 'image' uint8 [b, h, w, c], 'label' int32 [b], 'position' int32 [b], each example's
-            place in the global batch.
+          batch: see `vit_jax.data.batches.train_batches`.
           key: of the run; the keys of the step and of its examples are folded out of it.
           axis_name: of the mapped axis over devices, under pmap.
 
@@ -86,7 +89,7 @@ class Learner:
             variables, rngs = {'params': self.freeze(params)}, {'dropout': dropout_key}
             images = self.normalize(images)
             logits: Any = self.model.apply(variables, images, train=positions, rngs=rngs)
-            loss = optax.softmax_cross_entropy(logits, targets).mean()
+            loss = self.loss(logits, targets).mean()
             return loss, {'loss': loss, 'accuracy': _is_correct(logits, labels).mean()}
 
         def gradients(part: tuple[jax.Array, ...]) -> tuple[Any, Metrics]:
@@ -110,26 +113,34 @@ class Learner:
 
         Args:
           state: whose parameters are evaluated.
-          batch: 'image' uint8 [b, h, w, c], 'label' int32 [b], 'mask' float32 [b], 1 for examples
-            that count.
+          batch: see `vit_jax.data.batches.eval_batches`.
           axis_name: see `train_step`.
 
         Returns:
-          float32 scalars: the sums of 'loss' and 'accuracy' (number correct), and 'count'.
+          float32 scalars: the sums of 'loss' and 'accuracy' (number correct), and 'count'. Of
+          multi-label data also 'examples', since its mean average precision is no sum: 'logits'
+          [b, num_classes], 'labels' and 'mask' of all devices.
         """
         logits: Any = self.model.apply({'params': state.params}, self.normalize(batch['image']))
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
+        loss = self.loss(logits, batch['label'])
         correct, mask = _is_correct(logits, batch['label']), batch['mask']
         sums = {
             'loss': (loss * mask).sum(),
             'accuracy': (correct * mask).sum(),
             'count': mask.sum(),
         }
-        return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+        if axis_name is not None:
+            sums = jax.lax.psum(sums, axis_name)
+        if batch['label'].ndim == 1:
+            return sums
+        examples: Any = {'logits': logits, 'labels': batch['label'], 'mask': mask}
+        if axis_name is not None:
+            examples = jax.lax.all_gather(examples, axis_name, tiled=True)
+        return sums | {'examples': examples}
 
     def _augmented(self, batch: Batch, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         if self.augment is None:
-            return batch['image'], jax.nn.one_hot(batch['label'], self.model.num_classes)
+            return batch['image'], as_shares(batch['label'], self.model.num_classes)
         return self.augment(batch['image'], batch['label'], keys)
 
 
@@ -168,4 +179,7 @@ def mean_over_parts(f: Callable[[Any], Any], batch: Any, parts: int) -> Any:
 
 
 def _is_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether the likeliest class is right; of multi-label data, all classes above one half."""
+    if labels.ndim == 2:
+        return ((logits > 0) == (labels > 0)).all(axis=-1).astype(jnp.float32)
     return (logits.argmax(axis=-1) == labels).astype(jnp.float32)
