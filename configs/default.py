@@ -168,8 +168,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.lora_kernels = 'all'  # or 'attention', which kernels have adapters
 
     config.loss = ml_collections.ConfigDict()
-    # Cross-entropy of a 'softmax', or of a 'sigmoid' for each class, the mean of them. None: sigmoid
-    # for multi-label data, which a softmax cannot express, and softmax otherwise.
+    # 'softmax', or 'sigmoid', the mean of a binary cross-entropy for each class. None: 'sigmoid' if
+    # the data is multi-label, 'softmax' otherwise.
     config.loss.name = config_dict.placeholder(str)
     # Weights of the classes (of their presence, for 'sigmoid'): a number for each, such as
     # (0.5, 2.0), or 'balanced', inversely proportional to their examples. (): none.

@@ -32,7 +32,7 @@ def softmax_cross_entropy(
     for classes, torch divides by the sum of their weights, which differs from batch to batch.
     """
     if weights is not None:
-        targets = weights * as_shares(targets, logits.shape[-1])
+        targets = jnp.asarray(weights) * as_shares(targets, logits.shape[-1])
     if targets.ndim == 1:
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return optax.softmax_cross_entropy(logits, targets)
