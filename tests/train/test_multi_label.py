@@ -10,7 +10,6 @@ from conftest import peer, small_digits_config
 from PIL import Image
 
 import vit_jax
-from vit_jax.augment.augment import augment
 from vit_jax.data.memory import InMemory
 from vit_jax.data.sources import open_source
 from vit_jax.errors import InputError
@@ -135,23 +134,3 @@ def test_evaluation_gathers_the_scores_of_each_example_once(mode):
         'accuracy': pytest.approx(((logits > 0) == labels).all(1).mean()),
         'mean_average_precision': pytest.approx(average_precision_score(labels, logits)),
     }
-
-
-def test_mixtures_of_several_labels():
-    """CutMix replaces a share of the image, and of each of its labels."""
-    labels = np.uint8([[1, 1, 0], [0, 0, 0], [0, 1, 1], [0, 0, 1]])
-    off = dict(
-        random_resized_crop=0.0, pad_and_crop=0, horizontal_flip=False, color_jitter=(0, 0, 0, 0),
-        policy='none', num_ops=1, magnitude=0.0, erasing_prob=0.0, mixup_alpha=0.0, mix_prob=1.0,
-        mix_switch_prob=0.0, label_smoothing=0.0,
-    )  # fmt: skip
-    images = jax.numpy.asarray(labels[:, :1, None, None] * np.ones((8, 8, 1), np.uint8))
-    keys = jax.random.split(jax.random.key(1), 4)
-    plain = augment(images, jax.numpy.asarray(labels), keys, num_classes=3, cutmix_alpha=0.0, **off)
-    np.testing.assert_array_equal(plain[1], labels)
-    mixed, targets = augment(
-        images, jax.numpy.asarray(labels), keys, num_classes=3, cutmix_alpha=1.0, **off
-    )
-    own = (np.asarray(targets) - np.roll(labels, -1, 0))[0, 0]  # the first image's weight
-    assert 0 < own < 1 and mixed[0].mean() == pytest.approx(own)
-    np.testing.assert_allclose(targets[0], own * labels[0] + (1 - own) * labels[1], atol=1e-6)
