@@ -44,8 +44,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     # 'tfds:NAME', any TFDS data set of labelled images; 'folder:PATH', pictures in
     # PATH/train/CLASS/ and PATH/test/CLASS/, or in PATH/CLASS/, a tenth of which become the test
-    # split; 'csv:PATH' or 'jsonl:PATH', a list of pictures with file, labels (any number) or label
-    # (one), and perhaps split. `vit_jax preview CONFIG` shows what the network sees.
+    # split; 'csv:PATH' or 'jsonl:PATH', a list of pictures with the columns file, labels (any
+    # number) or label (one) and, optionally, split. `vit_jax preview CONFIG` shows what the network
+    # sees.
     config.data.source = 'tfds:cifar10'
     # Where TFDS keeps its data sets; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
     config.data.dir = config_dict.placeholder(str)
@@ -172,7 +173,7 @@ def get_config() -> ml_collections.ConfigDict:
     # the data is multi-label, 'softmax' otherwise.
     config.loss.name = config_dict.placeholder(str)
     # Weights of the classes (of their presence, for 'sigmoid'): a number for each, such as
-    # (0.5, 2.0), or 'balanced', inversely proportional to their examples. (): none.
+    # (0.5, 2.0), or ('balanced',), inversely proportional to their examples. (): none.
     config.loss.class_weights = ()
 
     # Applied in this order, with random numbers of each example's own, inside the compiled step.

@@ -14,7 +14,7 @@ def test_targets_are_the_shares_of_the_image_that_have_each_class():
     mixed, targets = run(IMAGES, LABELS, cutmix_alpha=1.0)
     bright = mixed.mean((1, 2, 3)) / 200
     np.testing.assert_allclose(targets[:, 0], bright, atol=1e-6)
-    assert ((0 < bright) & (bright < 1)).sum() >= 2
+    assert ((bright > 0) & (bright < 1)).sum() >= 2
     own = bright[0]  # the second picture has no class
     np.testing.assert_allclose(targets[0], own * LABELS[0], atol=1e-6)
 

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from vit_jax.data.balanced import BalancedOrder, create_order
 from vit_jax.data.memory import InMemory
+from vit_jax.data.preprocess import Preprocessing
+from vit_jax.data.sources import open_source, open_split
 from vit_jax.errors import InputError
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=40).map(np.int32)
@@ -79,6 +81,13 @@ def test_balanced_order_never_changes():
     """A run started with an older version resumes in the same order."""
     labels = np.int32([0, 0, 0, 1, 1, 4])
     assert order(labels, 9, seed=3).examples(1).tolist() == [5, 3, 1, 2, 5, 4, 0, 3, 5]
+
+
+def test_a_stream_whose_classes_are_unknown_raises(data_dir):
+    source = open_source('tfds:digits', data_dir)
+    stream = open_split(source, 'train', Preprocessing((8, 8), 1, (0.5,), (0.5,)), memory_gib=0.0)
+    with pytest.raises(InputError, match='expected a split in memory, .* raise data.memory_gib'):
+        create_order('balanced', stream, 2, range(2), 0)
 
 
 def test_sampling_chooses_the_order():

@@ -63,8 +63,8 @@ class Stream:
         """
         if (labels := self._reader.labels) is None:
             raise InputError(
-                'expected classes that are known before training, for balancing them, but this '
-                'stream would have to be read once for them; raise data.memory_gib to hold it'
+                'balancing the classes: expected a split in memory, since those of this stream are '
+                'known only once it is read; raise data.memory_gib'
             )
         return labels
 
