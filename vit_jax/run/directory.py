@@ -3,8 +3,8 @@
 A run directory holds
   config.json        the run's config;
   description.json   what using the result takes: the ViT's arguments, preprocessing, class names,
-                     whether a picture may have several; and a random name of the run,
-                     which its checkpoints bear too;
+                     whether a picture may have several; and a random name of the run, which
+                     its checkpoints bear too;
   checkpoints/STEP/  see `vit_jax.run.checkpoint`;
   metrics.jsonl and tensorboard/, see `vit_jax.run.metrics`;
   examples.json      the number of examples in each split;

@@ -267,7 +267,6 @@ def create_learner(
         model=start.model,
         normalize=start.preprocessing.normalize,
         augment=create_augment(config, examples, start.model.num_classes, parallel.axis_name),
-        loss=create_loss(**config.loss, examples=examples, num_classes=start.model.num_classes),
         optimizer=create_optimizer(
             optim.name,
             schedule,
@@ -281,5 +280,6 @@ def create_learner(
         freeze=partial(stop_frozen, factors=factors),
         accumulate_steps=optim.accumulate_steps,
         place_gradients=parallel.place_gradients,
+        loss=create_loss(**config.loss, examples=examples, num_classes=start.model.num_classes),
     )
     return learner, schedule

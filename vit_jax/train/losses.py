@@ -107,22 +107,16 @@ def balanced_weights(
     Raises:
       InputError: if a class has no example.
     """
-    counts = class_counts(labels, num_classes)
+    if labels.ndim == 2:
+        counts = labels.sum(axis=0, dtype=np.int64)
+    else:
+        counts = np.bincount(labels, minlength=num_classes)
     if not counts.all():
         raise InputError(
             f"loss.class_weights='balanced': expected examples of each class in the training "
             f'split, got none of class {counts.argmin()}'
         )
     return (counts.sum() / (num_classes * counts)).astype(np.float32)
-
-
-def class_counts(
-    labels: Int[np.ndarray, 'n'] | UInt8[np.ndarray, 'n k'], num_classes: int
-) -> Int[np.ndarray, 'k']:
-    """How many examples have each class."""
-    if labels.ndim == 2:
-        return labels.sum(axis=0, dtype=np.int64)
-    return np.bincount(labels, minlength=num_classes)
 
 
 def _is_weight(value: Any) -> bool:

@@ -38,22 +38,22 @@ class Learner:
       normalize: uint8 images → the model's input.
       augment: (images, labels, keys [b]) → (images, targets [b, num_classes]); None to train on the
         images and labels as they are.
-      loss: of each example, see `vit_jax.train.losses`.
       optimizer: of the parameters; by default they do not change.
       freeze: parameters → parameters without a gradient where they are not to be trained.
       accumulate_steps: parts of a batch whose gradients are computed one after the other, in the
         memory of one part.
       place_gradients: puts gradients where the optimizer needs them, see `vit_jax.parallel`.
+      loss: of each example, see `vit_jax.train.losses`.
     """
 
     model: nn.Module
     normalize: Callable[[jax.Array], jax.Array]
     augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
-    loss: Loss = softmax_cross_entropy
     optimizer: optax.GradientTransformation = dataclasses.field(default_factory=optax.identity)
     freeze: Callable[[Any], Any] = lambda params: params
     accumulate_steps: int = 1
     place_gradients: Callable[[Any], Any] = lambda gradients: gradients
+    loss: Loss = softmax_cross_entropy
 
     def init(self, key: jax.Array, images: jax.Array, params: Any = None) -> TrainState:
         """The state before the first step.
