@@ -42,9 +42,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.profile = ()
 
     config.data = ml_collections.ConfigDict()
-    # 'tfds:NAME', any TFDS data set of labelled images, or 'folder:PATH', pictures in
+    # 'tfds:NAME', any TFDS data set of labelled images; 'folder:PATH', pictures in
     # PATH/train/CLASS/ and PATH/test/CLASS/, or in PATH/CLASS/, a tenth of which become the test
-    # split. `vit_jax preview CONFIG` shows what the network sees.
+    # split; 'csv:PATH' or 'jsonl:PATH', a list of pictures with the columns file, labels (any
+    # number) or label (one) and, optionally, split. `vit_jax preview CONFIG` shows what the network
+    # sees.
     config.data.source = 'tfds:cifar10'
     # Where TFDS keeps its data sets; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
     config.data.dir = config_dict.placeholder(str)
@@ -69,6 +71,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Repeated augmentation: copies of each example in its batch, augmented independently.
     # batch_size counts the copies, so an epoch has as many times the steps.
     config.data.repeats = 1
+    # Which examples a batch is drawn from: 'uniform', each once an epoch; or 'balanced', each class
+    # equally often, for data in which some classes are rare.
+    config.data.sampling = 'uniform'
 
     # Initial parameters: random, or read from `weights`. Weights bring their architecture; set in
     # config.model only what should differ (see configs/finetune.py).
@@ -172,6 +177,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.ema = ml_collections.ConfigDict()
     # 0: none; 0.999 and more for long runs. In the first steps it is less.
     config.ema.decay = 0.0
+
+    config.loss = ml_collections.ConfigDict()
+    # 'softmax', or 'sigmoid', the mean of a binary cross-entropy for each class. None: 'sigmoid' if
+    # the data is multi-label, 'softmax' otherwise.
+    config.loss.name = config_dict.placeholder(str)
+    # Weights of the classes (of their presence, for 'sigmoid'): a number for each, such as
+    # (0.5, 2.0), or ('balanced',), inversely proportional to their examples. (): none.
+    config.loss.class_weights = ()
 
     # Applied in this order, with random numbers of each example's own, inside the compiled step.
     config.augment = ml_collections.ConfigDict()

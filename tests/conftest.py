@@ -167,9 +167,9 @@ def count_traces(monkeypatch, name):
 
     function, traced = getattr(answer, name), []
 
-    def traceable(*arguments):
+    def traceable(*arguments, **options):
         traced.append(name)
-        return function(*arguments)
+        return function(*arguments, **options)
 
     monkeypatch.setattr(answer, name, traceable)
     return traced

@@ -198,7 +198,8 @@ def test_remaining_examples_are_always_the_same(folder, memory_gib):
 
 def test_stream_replaces_a_bad_example_with_the_next(folder):
     indices = damage_some(folder)
-    paths = open_source(f'folder:{folder}').open('train')._paths
+    split = open_source(f'folder:{folder}').open('train')
+    paths = [split.name(index) for index in range(len(split))]
     batch = read_epoch(folder, 0.0, on_error='skip')
     for index in indices:
         shutil.copy(paths[index + 1], paths[index])

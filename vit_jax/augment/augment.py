@@ -29,7 +29,7 @@ ERASED_ASPECT = 3.3
 
 def augment(
     images: UInt8[Array, 'b h w c'],
-    labels: Int[Array, 'b'],
+    labels: Int[Array, 'b'] | UInt8[Array, 'b num_classes'],
     keys: Key[Array, 'b'],
     *,
     num_classes: int,
@@ -52,7 +52,7 @@ def augment(
 
     Args:
       images: pixels 0 to 255.
-      labels: classes, 0 to num_classes - 1.
+      labels: classes, 0 to num_classes - 1; or, multi-label, 1 for each class of an example.
       keys: one per example.
       num_classes: of the data set.
       random_resized_crop: smallest fraction of the image's area that is cropped and resized back to
@@ -65,11 +65,12 @@ def augment(
       num_ops, magnitude: of randaugment.
       erasing_prob: probability of replacing a rectangle with noise.
       mixup_alpha, cutmix_alpha, mix_prob, mix_switch_prob: see `vit_jax.augment.mix.mix`.
-      label_smoothing: probability spread evenly over all classes, [0, 1).
+      label_smoothing: a in [0, 1): a target t becomes (1 - a) t + a / num_classes.
       axis_name: of the mapped axis over the devices that share the batch, under pmap.
 
     Returns:
-      The images, and for each a target: a distribution over the classes.
+      The images, and for each a target: a distribution over the classes; multi-label, the share of
+      the image that has each class.
 
     Raises:
       InputError: if the policy is unknown, the colour jitter is out of range, or the padding is
@@ -105,7 +106,7 @@ def augment(
 
     keys, mix_keys = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
     images = jax.vmap(augment_one)(images, keys)
-    targets = jax.nn.one_hot(labels, num_classes)
+    targets = jax.nn.one_hot(labels, num_classes) if labels.ndim == 1 else jnp.float32(labels)
     if (mixup_alpha or cutmix_alpha) and mix_prob:
         images, targets = mix(
             images,

@@ -72,7 +72,7 @@ data_dir = click.option(
 
 def data(function: Function) -> Function:
     """Adds --data and --data-dir, see `trained_on`."""
-    text = "Data: tfds:NAME or folder:PATH.  [default: the run's]"
+    text = "Data: tfds:NAME, folder:PATH, csv:PATH or jsonl:PATH.  [default: the run's]"
     return click.option('--data', metavar='SOURCE', help=text)(data_dir(function))
 
 

@@ -32,6 +32,8 @@ def command(
 ) -> None:
     """Measure accuracy, loss and calibration on a data set, and print them as JSON.
 
+    Of multi-label data: the average precision of each class, their mean, exact matches and loss.
+
     A report also shows which classes are confused, how calibrated the probabilities are, and the
     most confident mistakes; its predictions.csv holds the prediction of each example.
     """

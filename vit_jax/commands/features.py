@@ -33,12 +33,14 @@ def command(
 ) -> None:
     """Write what the classifier reads of each picture, as arrays for NumPy.
 
-    SOURCE is tfds:NAME or folder:PATH, whose examples have labels. PATH is a picture, a folder, a
-    quoted pattern or -, as for vit_jax predict. If it is interrupted, the same command resumes.
+    SOURCE is tfds:NAME, folder:PATH, csv:PATH or jsonl:PATH, whose examples have labels. PATH is
+    a picture, a folder, a quoted pattern or -, as for vit_jax predict. If it is interrupted, the
+    same command resumes.
     """
     from absl import logging
 
     from vit_jax.data.picture import MAX_PIXELS
+    from vit_jax.data.sources import is_source
     from vit_jax.use.features import (
         check_output,
         extract_features,
@@ -50,14 +52,14 @@ def command(
     logging.set_verbosity(logging.ERROR)  # silences TFDS's advice
     common.check_exists(weights)
     check_output(output)
-    is_source = [path.startswith(('tfds:', 'folder:')) for path in paths]
-    if any(is_source) and len(paths) > 1:
+    from_source = any(map(is_source, paths))
+    if from_source and len(paths) > 1:
         raise InputError(f'expected one SOURCE or pictures, got {", ".join(paths[:3])}')
-    if not any(is_source) and (split or data_dir):
+    if not from_source and (split or data_dir):
         raise InputError('--split and --data-dir: expected a SOURCE, tfds:NAME or folder:PATH')
-    found = [] if any(is_source) else find_pictures(paths)
+    found = [] if from_source else find_pictures(paths)
     predictor = common.open_predictor(weights, mean, std, overrides)
-    if any(is_source):
+    if from_source:
         source, trained = common.trained_on(weights, paths[0])
         folder = data_dir or trained.get('dir')
         pictures = list_examples(predictor, source, split or 'all', folder)

@@ -29,7 +29,7 @@ def command(arguments: tuple[str, ...], workdir: str | None) -> None:
     from vit_jax.parallel.distributed import is_first
     from vit_jax.run.checkpoint import Checkpoints
     from vit_jax.run.compilation_cache import use_compilation_cache
-    from vit_jax.run.report import show_accuracy
+    from vit_jax.run.quality import show_quality
     from vit_jax.train.trainer import train
 
     logging.set_verbosity(logging.FATAL)
@@ -37,9 +37,9 @@ def command(arguments: tuple[str, ...], workdir: str | None) -> None:
     result = train(options, workdir)
     if options.dry_run or not is_first():
         return
-    print(f'{workdir}: finished after {result["step"]} steps, test {show_accuracy(result)}')
+    print(f'{workdir}: finished after {result["step"]} steps, test {show_quality(result)}')
     with Checkpoints(workdir, read_only=True) as checkpoints:
         best = checkpoints.best()
         if best is not None and best != result['step'] and (tested := checkpoints.metrics(best)):
-            found = f'best after {best} steps, {show_accuracy(tested)}'
+            found = f'best after {best} steps, {show_quality(tested)}'
             print(f'{workdir}: {found}: --step=best uses those weights')

@@ -26,8 +26,9 @@ def train_batches(
 
     Returns:
       A context manager around the iterator, which ends its threads. Each batch holds the rows in
-      `order.rows`: 'image' uint8 [b, h, w, c]; 'label' int32 [b]; 'position' int32 [b], each
-      example's place in the global batch, from which its randomness is derived.
+      `order.rows`: 'image' uint8 [b, h, w, c]; 'label' int32 [b], or uint8 [b, num_classes]
+      of zeros and ones if multi-label; 'position' int32 [b], each example's place in the global
+      batch, from which its randomness is derived.
 
     Raises:
       InputError: during iteration, if an example is unusable and is not to be skipped.

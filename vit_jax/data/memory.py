@@ -24,12 +24,12 @@ class InMemory:
 
     Args:
       images: pixels.
-      labels: classes.
+      labels: classes; of multi-label data, 1 for each class of an example and 0 for the others.
       skipped: the reason for each example left out, by its index in the split as stored.
     """
 
     images: UInt8[np.ndarray, 'num_examples h w c']
-    labels: Int32[np.ndarray, 'num_examples']
+    labels: Int32[np.ndarray, 'num_examples'] | UInt8[np.ndarray, 'num_examples k']
     skipped: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -38,6 +38,10 @@ class InMemory:
     @property
     def num_examples(self) -> int:
         return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        return self.labels.ndim == 2
 
     def train_batches(self, order: TrainOrder, steps: range) -> grain.IterDataset[Batch]:
         """The batches of a range of steps; see `vit_jax.data.batches.train_batches`."""
@@ -61,7 +65,7 @@ class InMemory:
         """Images and labels of the examples with these indices."""
         return {
             'image': np.take(self.images, indices, axis=0),
-            'label': np.take(self.labels, indices),
+            'label': np.take(self.labels, indices, axis=0),
         }
 
 
@@ -77,7 +81,7 @@ def read_into_memory(reader: Reader, preprocessing: Preprocessing) -> InMemory:
       InputError: if an example is unusable and is not to be skipped, or none is usable.
     """
     images = np.empty((len(reader), *preprocessing.shape), np.uint8)
-    labels = np.empty(len(reader), np.int32)
+    labels = np.empty((len(reader), *reader.no_label.shape), reader.no_label.dtype)
     count = 0
     records = grain.MapDataset.range(len(reader)).map(
         lambda index: reader.read(index, lambda record: preprocessing.resize(record.decode()))

@@ -76,10 +76,12 @@ class TrainOrder:
     def examples(self, step: int) -> Int64[np.ndarray, 'rows']:
         """The examples in this process's rows of step `step`, by index."""
         distinct = self.batch_size // self.repeats
-        epochs, offsets = np.divmod(
-            step * distinct + as_array(self.rows) % distinct, self.num_examples
-        )
-        indices = np.empty(len(self.rows), np.int64)
+        return self._at(step * distinct + as_array(self.rows) % distinct)
+
+    def _at(self, places: Int64[np.ndarray, 'rows']) -> Int64[np.ndarray, 'rows']:
+        """The examples at these places of the endless sequence."""
+        epochs, offsets = np.divmod(places, self.num_examples)
+        indices = np.empty(len(places), np.int64)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
             indices[here] = epoch_order(self.seed, epoch, self.num_examples)[offsets[here]]

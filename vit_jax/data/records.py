@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 
 from vit_jax.data.picture import MAX_PIXELS, decode_picture
 from vit_jax.errors import InputError
@@ -15,13 +15,14 @@ class Record(NamedTuple):
 
     Args:
       picture: content of a picture file; or pixels, uint8 [h, w, c].
-      label: the class; 0 to num_classes - 1 is valid.
+      label: the class, 0 to num_classes - 1 is valid; of multi-label data, uint8 [num_classes], 1
+        for each class of the picture and 0 for the others.
       name: where to find the example, for messages.
       max_pixels: see `vit_jax.data.picture.decode_picture`.
     """
 
     picture: bytes | np.ndarray
-    label: int
+    label: int | UInt8[np.ndarray, 'k']
     name: str
     max_pixels: int = MAX_PIXELS
 
@@ -40,12 +41,19 @@ class Split(Protocol):
 
     Attributes:
       num_classes: of the data set.
+      multi_label: whether an example may have any number of classes, as opposed to exactly one.
+      labels: of all records: int32 [n], or uint8 [n, num_classes] if multi-label; None if they are
+        known only once each record is read.
       random_access: whether a record can be read without those before it; if not, `load` must be
         called first, which reads them all.
     """
 
     num_classes: int
+    multi_label: bool
     random_access: bool
+
+    @property
+    def labels(self) -> Int32[np.ndarray, 'n'] | UInt8[np.ndarray, 'n k'] | None: ...
 
     def load(self) -> None: ...
     def __len__(self) -> int: ...
@@ -70,6 +78,7 @@ class Reader:
       max_pixels: of a picture; a larger one is unusable.
 
     Attributes:
+      no_label: a label of zeros: int32 [], or uint8 [num_classes] if multi-label.
       skipped: the reason for each skipped record, by its index in the split.
 
     Raises:
@@ -82,15 +91,22 @@ class Reader:
         self._split = split
         self._skip = on_error == 'skip'
         self._max_pixels = max_pixels
+        shape, dtype = ((split.num_classes,), 'u1') if split.multi_label else ((), 'i4')
+        self.no_label: np.ndarray = np.zeros(shape, dtype)
         self.skipped: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._split)
 
+    @property
+    def labels(self) -> Int32[np.ndarray, 'n'] | UInt8[np.ndarray, 'n k'] | None:
+        """See `Split`."""
+        return self._split.labels
+
     def read(
         self, index: int, to_pixels: Callable[[Record], np.ndarray]
-    ) -> tuple[np.ndarray, int] | None:
-        """Pixels and label of one record; None if it is skipped.
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Pixels and label of one record, which is like `no_label`; None if it is skipped.
 
         Args:
           to_pixels: record → pixels.
@@ -100,12 +116,13 @@ class Reader:
         """
         try:
             record = self._split[index]._replace(max_pixels=self._max_pixels)
-            if not 0 <= record.label < self._split.num_classes:
+            label = record.label
+            if isinstance(label, int) and not 0 <= label < self._split.num_classes:
                 raise InputError(
                     f'{record.name}: expected a label from 0 to {self._split.num_classes - 1}, '
-                    f'got {record.label}'
+                    f'got {label}'
                 )
-            return to_pixels(record), record.label
+            return to_pixels(record), np.asarray(label, self.no_label.dtype)
         except InputError as error:
             if not self._skip:
                 raise InputError(

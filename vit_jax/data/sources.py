@@ -2,7 +2,9 @@
 
 import math
 
-from vit_jax.data.folder import FolderSource, FolderSplit
+from vit_jax.data.files import FileSource, FileSplit
+from vit_jax.data.folder import open_folder
+from vit_jax.data.listed import open_csv, open_jsonl
 from vit_jax.data.memory import InMemory, read_into_memory
 from vit_jax.data.picture import MAX_PIXELS
 from vit_jax.data.preprocess import Preprocessing
@@ -11,12 +13,16 @@ from vit_jax.data.stream import Stream
 from vit_jax.data.tfds import TfdsSource, TfdsSplit
 from vit_jax.errors import InputError
 
+Source = TfdsSource | FileSource
+KINDS = {'folder': open_folder, 'csv': open_csv, 'jsonl': open_jsonl}  # of files
 
-def open_source(source: str, data_dir: str | None = None) -> TfdsSource | FolderSource:
+
+def open_source(source: str, data_dir: str | None = None) -> Source:
     """Opens the data set that a SOURCE names; neither prepares it nor reads examples.
 
     Args:
-      source: 'tfds:NAME', any TFDS data set, or 'folder:PATH', pictures in class folders.
+      source: 'tfds:NAME', any TFDS data set; 'folder:PATH', pictures in class folders; or
+        'csv:PATH' or 'jsonl:PATH', a list of pictures.
       data_dir: where TFDS keeps its data sets; None for TFDS's own default.
 
     Raises:
@@ -25,15 +31,21 @@ def open_source(source: str, data_dir: str | None = None) -> TfdsSource | Folder
     kind, _, name = source.partition(':')
     if kind == 'tfds' and name:
         return TfdsSource(name, data_dir)
-    if kind == 'folder' and name:
-        return FolderSource(name)
+    if kind in KINDS and name:
+        return KINDS[kind](name)
     raise InputError(
-        f"data.source: expected 'tfds:NAME', such as tfds:mnist, or 'folder:PATH', got {source!r}"
+        f"data.source: expected 'tfds:NAME', such as tfds:mnist, or 'folder:PATH', 'csv:PATH' or "
+        f"'jsonl:PATH', got {source!r}"
     )
 
 
+def is_source(text: str) -> bool:
+    """Whether a text names a data source, as opposed to a path."""
+    return text.partition(':')[0] in ('tfds', *KINDS) and ':' in text
+
+
 def open_split(
-    source: TfdsSource | FolderSource,
+    source: Source,
     split: str,
     preprocessing: Preprocessing,
     *,
@@ -66,11 +78,11 @@ def open_split(
 
 
 def open_records(
-    source: TfdsSource | FolderSource,
+    source: Source,
     split: str,
     preprocessing: Preprocessing,
     memory_gib: float = 4.0,
-) -> tuple[TfdsSplit | FolderSplit, bool]:
+) -> tuple[TfdsSplit | FileSplit, bool]:
     """The records of a split, ready to be read by index, and whether it is read into memory.
 
     Args, Raises: see `open_split`.

@@ -12,6 +12,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from jaxtyping import Int32, UInt8
 
 from vit_jax.data.crop import ATTEMPTS, choose_crop
 from vit_jax.data.memory import Batch, num_cores
@@ -53,6 +54,24 @@ class Stream:
     def num_examples(self) -> int:
         return len(self._reader)
 
+    @property
+    def labels(self) -> Int32[np.ndarray, 'num_examples'] | UInt8[np.ndarray, 'num_examples k']:
+        """See `vit_jax.data.memory.InMemory`, with those of unusable examples.
+
+        Raises:
+          InputError: if they are known only once each example is read.
+        """
+        if (labels := self._reader.labels) is None:
+            raise InputError(
+                'balancing the classes: expected a split in memory, since those of this stream are '
+                'known only once it is read; raise data.memory_gib'
+            )
+        return labels
+
+    @property
+    def multi_label(self) -> bool:
+        return self._reader.no_label.ndim == 1
+
     def train_batches(self, order: TrainOrder, steps: range) -> grain.IterDataset[Batch]:
         """The batches of a range of steps; see `vit_jax.data.batches.train_batches`.
 
@@ -83,8 +102,8 @@ class Stream:
             found = None
             if mask(step)[at]:
                 found = self._reader.read(int(examples(step)[at]), self._eval_pixels)
-            image, label = found or (np.zeros(self._preprocessing.shape, np.uint8), 0)
-            return _named(image, label) | {'mask': np.float32(found is not None)}
+            padding = np.zeros(self._preprocessing.shape, np.uint8), self._reader.no_label
+            return _named(*found or padding) | {'mask': np.float32(found is not None)}
 
         return _decoded(row, order.steps, len(order.rows))
 
@@ -92,10 +111,10 @@ class Stream:
         """Images, as in evaluation, and labels of the usable examples with these indices."""
         found = [self._reader.read(index, self._eval_pixels) for index in indices.tolist()]
         images, labels = zip(*filter(None, found), strict=True) if found else ((), ())
-        shape = (-1, *self._preprocessing.shape)
+        shape, no_label = (-1, *self._preprocessing.shape), self._reader.no_label
         return {
             'image': np.array(images, np.uint8).reshape(shape),
-            'label': np.array(labels, np.int32),
+            'label': np.array(labels, no_label.dtype).reshape(-1, *no_label.shape),
         }
 
     def _eval_pixels(self, record: Record) -> np.ndarray:
@@ -124,8 +143,8 @@ class Stream:
         return self._preprocessing.recolour(pixels)
 
 
-def _named(image: np.ndarray, label: int) -> dict[str, Any]:
-    return {'image': image, 'label': np.int32(label)}
+def _named(image: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+    return {'image': image, 'label': label}
 
 
 def _decoded(

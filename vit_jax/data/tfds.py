@@ -30,6 +30,9 @@ class TfdsSplit:
       num_classes: of the data set.
     """
 
+    multi_label = False
+    labels = None
+
     def __init__(
         self,
         examples: Any,
@@ -78,12 +81,14 @@ class TfdsSource:
       name: the SOURCE, 'tfds:NAME'.
       class_names: in label order.
       channels: that its images are converted to, 1 or 3.
+      multi_label: False: each image has exactly one class.
       notes: none.
 
     Raises:
       InputError: if there is no such data set, or it has no labelled images.
     """
 
+    multi_label = False
     notes: Sequence[str] = ()
 
     def __init__(self, name: str, data_dir: str | None = None) -> None:

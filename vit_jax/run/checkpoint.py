@@ -25,6 +25,7 @@ from vit_jax.parallel.distributed import agreed, gathered, is_first
 from vit_jax.run.checkpoint_names import COMMITTED, DELETED, is_left_over, list_steps
 from vit_jax.run.checksums import array_checksums
 from vit_jax.run.json_files import CHECKSUM, checksum, parse_json
+from vit_jax.run.quality import quality
 from vit_jax.run.storage import (
     AnyPath,
     absolute,
@@ -81,13 +82,13 @@ class Checkpoints:
         return list_steps(self._directory)
 
     def best(self, ema: bool = True) -> int | None:
-        """Step of the checkpoint with the highest test accuracy, the latest of equals.
+        """Step of the checkpoint with the highest `quality` in the test, the latest of equals.
 
         Args:
           ema: whether that of the moving average counts, if there is one.
         """
-        accuracies = [(self._accuracy(step, ema), step) for step in self.steps]
-        return max(((a, step) for a, step in accuracies if a is not None), default=(0.0, None))[1]
+        qualities = [(self._quality(step, ema), step) for step in self.steps]
+        return max(((q, step) for q, step in qualities if q is not None), default=(0.0, None))[1]
 
     def is_due(self, every_minutes: float) -> bool:
         """Whether the last save, or this object's creation, is so many minutes ago; 0: never."""
@@ -100,8 +101,7 @@ class Checkpoints:
           step: number of steps done.
           state: a `vit_jax.train.step.TrainState`. Its parameters are stored apart from the rest,
             so that they can be restored alone.
-          metrics: on the test split at this step, with 'accuracy'; None if it was not evaluated,
-            in which case it is never the best.
+          metrics: of the test at this step, see `quality`; None, if there was none, is never best.
 
         Raises:
           FloatingPointError: if a value is not finite.
@@ -249,13 +249,10 @@ class Checkpoints:
             raise ValueError(f'it was saved as {record["step"]}')
         return record
 
-    def _accuracy(self, step: int, ema: bool) -> float | None:
+    def _quality(self, step: int, ema: bool) -> float | None:
         try:
             metrics = self.metrics(step)
-            if metrics is None:
-                return None
-            averaged = metrics.get('ema_accuracy') if ema else None
-            return float(metrics['accuracy'] if averaged is None else averaged)
+            return None if metrics is None else quality(metrics, ema)[1]
         except Exception as error:  # a damaged file can hold anything
             if step not in self._unknown:
                 self._unknown.add(step)

@@ -14,7 +14,8 @@ def read_description(run_directory: AnyPath) -> dict[str, Any]:
 
     Returns:
       'model' (the ViT's arguments), 'preprocessing' (of `vit_jax.data.preprocess.Preprocessing`),
-      'class_names', and 'run', the random name of the run; None if it is older than such names.
+      'class_names'; 'multi_label', whether a picture may have any number of classes, as opposed to
+      exactly one; and 'run', the random name of the run; None if it is older than such names.
 
     Raises:
       InputError: if it is missing or damaged.
@@ -24,4 +25,4 @@ def read_description(run_directory: AnyPath) -> dict[str, Any]:
     for key, kind in KINDS.items():
         if not isinstance(description.get(key), kind):
             raise InputError(f'{path}: expected {key!r}, a {kind.__name__}: the file is damaged')
-    return {'run': None} | description
+    return {'run': None, 'multi_label': False} | description

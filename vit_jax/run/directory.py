@@ -2,8 +2,9 @@
 
 A run directory holds
   config.json        the run's config;
-  description.json   what using the result takes: the ViT's arguments, preprocessing, class names;
-                     and a random name of the run, which its checkpoints bear too;
+  description.json   what using the result takes: the ViT's arguments, preprocessing, class names,
+                     whether a picture may have several; and a random name of the run, which
+                     its checkpoints bear too;
   checkpoints/STEP/  see `vit_jax.run.checkpoint`;
   metrics.jsonl and tensorboard/, see `vit_jax.run.metrics`;
   examples.json      the number of examples in each split;
@@ -113,7 +114,7 @@ def record_run(
 
     Args:
       config: every option, nested.
-      description: 'model' (the ViT's arguments), 'preprocessing', 'class_names', 'run'.
+      description: see `vit_jax.run.description.read_description`.
       counts: the number of examples in each split; if it changed on resume, that is printed.
     """
     path = run_directory / 'examples.json'

@@ -15,6 +15,7 @@ from vit_jax.parallel.distributed import is_first
 from vit_jax.run.json_files import write_json
 from vit_jax.run.machine import device_memory, peak_flops
 from vit_jax.run.metrics import MetricsWriter
+from vit_jax.run.quality import show_quality
 from vit_jax.run.storage import AnyPath
 from vit_jax.run.wandb_run import WandbRun
 
@@ -234,7 +235,7 @@ class Reporter:
             self._wandb_run.write(self.lines[-1])
         width = len(str(self._num_steps))
         text = f'step {step:{width}}/{self._num_steps}  {split:5}  loss {metrics["loss"]:.4f}'
-        text += f', {show_accuracy(metrics)}'
+        text += f', {show_quality(metrics)}'
         if speed := metrics.get('images_per_second'):
             left = (self._num_steps - step) * self._batch_size / speed
             text += f'{show_speed(metrics)}, {tqdm.format_interval(left)} left'
@@ -244,12 +245,6 @@ class Reporter:
 def _in_notebook() -> bool:
     ipython = sys.modules.get('IPython')
     return ipython is not None and hasattr(ipython.get_ipython(), 'kernel')
-
-
-def show_accuracy(metrics: dict[str, float]) -> str:
-    """The accuracy as text, and that of the moving average if there is one."""
-    text = f'accuracy {metrics["accuracy"]:.2%}'
-    return f'{text}, averaged {metrics["ema_accuracy"]:.2%}' if 'ema_accuracy' in metrics else text
 
 
 def show_speed(metrics: dict[str, float]) -> str:

@@ -8,15 +8,14 @@ import jax
 import optax
 
 from vit_jax.augment.augment import augment
+from vit_jax.data.balanced import create_order
 from vit_jax.data.batches import train_batches
-from vit_jax.data.folder import FolderSource
 from vit_jax.data.memory import InMemory
 from vit_jax.data.order import TrainOrder
 from vit_jax.data.preprocess import Preprocessing
-from vit_jax.data.sources import open_source, open_split
+from vit_jax.data.sources import Source, open_source, open_split
 from vit_jax.data.splits import Splits
 from vit_jax.data.stream import HELD, Stream
-from vit_jax.data.tfds import TfdsSource
 from vit_jax.errors import InputError
 from vit_jax.model.flops import flops_per_image
 from vit_jax.model.shapes import abstract_variables, pair
@@ -32,6 +31,7 @@ from vit_jax.run.storage import AnyPath
 from vit_jax.run.wandb_run import WandbRun
 from vit_jax.train.checks import check_split
 from vit_jax.train.length import Length
+from vit_jax.train.losses import create_loss
 from vit_jax.train.optim import (
     create_optimizer,
     learning_rate_factors,
@@ -116,9 +116,7 @@ def _overridden(model: Any) -> list[str]:
     return [f'model.variant={model.variant}, with {", ".join(changed)}'] if changed else []
 
 
-def open_splits(
-    config: Any, source: TfdsSource | FolderSource, preprocessing: Preprocessing
-) -> Splits:
+def open_splits(config: Any, source: Source, preprocessing: Preprocessing) -> Splits:
     """The training and the test split, see `open_examples`."""
     check_memory(
         f'batch_size: {config.batch_size:,} pictures of {preprocessing.shape} ahead of the devices',
@@ -129,7 +127,7 @@ def open_splits(
 
 
 def open_examples(
-    config: Any, source: TfdsSource | FolderSource, split: str, preprocessing: Preprocessing
+    config: Any, source: Source, split: str, preprocessing: Preprocessing
 ) -> InMemory | Stream:
     """The examples of a split, see `vit_jax.data.sources.open_split`."""
     return open_split(
@@ -143,16 +141,18 @@ def open_examples(
     )
 
 
-def train_order(config: Any, num_examples: int, rows: range) -> TrainOrder:
+def train_order(config: Any, examples: InMemory | Stream, rows: range) -> TrainOrder:
     """The order in which a run visits its examples.
 
     Args:
+      examples: of the training split.
       rows: the rows of each batch that this process reads.
 
     Raises:
-      InputError: if data.repeats does not divide batch_size.
+      InputError: see `create_order`.
     """
-    return TrainOrder(num_examples, config.batch_size, rows, config.seed, config.data.repeats)
+    data = config.data
+    return create_order(data.sampling, examples, config.batch_size, rows, config.seed, data.repeats)
 
 
 def training_batch(config: Any, step: int) -> tuple[jax.Array, jax.Array, list[str], str]:
@@ -169,7 +169,7 @@ def training_batch(config: Any, step: int) -> tuple[jax.Array, jax.Array, list[s
     source = open_source(config.data.source, config.data.dir)
     start = find_start(config, source.class_names, source.channels)
     examples = open_examples(config, source, config.data.train_split, start.preprocessing)
-    order = train_order(config, examples.num_examples, range(config.batch_size))
+    order = train_order(config, examples, range(config.batch_size))
     with train_batches(examples, order, range(step - 1, step), lambda batch: batch) as batches:
         batch = next(batches)
     augment = create_augment(config, examples, len(source.class_names), None)
@@ -253,7 +253,8 @@ def create_learner(
       parallel: how the steps run over the devices.
 
     Raises:
-      InputError: if an option of the optimizer is wrong, or the model does not fit the mesh.
+      InputError: if an option of the optimizer or the loss is wrong, or the model does not fit the
+        mesh.
     """
     optim = config.optim
     schedule = learning_rate_schedule(optim.learning_rate, length.warmup, length.num_steps)
@@ -280,5 +281,6 @@ def create_learner(
         accumulate_steps=optim.accumulate_steps,
         ema_decay=config.ema.decay,
         place_gradients=parallel.place_gradients,
+        loss=create_loss(**config.loss, examples=examples, num_classes=start.model.num_classes),
     )
     return learner, schedule

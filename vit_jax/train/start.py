@@ -101,12 +101,13 @@ def with_adapters(start: Start, rank: int, kernels: str, seed: int) -> Start:
     return start._replace(model=model, params=unflatten_dict(params, sep='/'))
 
 
-def describe(start: Start, class_names: list[str]) -> dict[str, Any]:
+def describe(start: Start, class_names: list[str], multi_label: bool = False) -> dict[str, Any]:
     """What using the result takes, for `description.json`."""
     return {
         'model': stored_arguments(start.model),
         'preprocessing': dataclasses.asdict(start.preprocessing),
         'class_names': class_names,
+        'multi_label': multi_label,
     }
 
 

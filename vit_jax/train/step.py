@@ -16,6 +16,7 @@ import optax
 from flax import struct
 
 from vit_jax.train.ema import update_ema
+from vit_jax.train.losses import Loss, as_shares, softmax_cross_entropy
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -45,6 +46,7 @@ class Learner:
         memory of one part.
       ema_decay: of the moving average of the parameters; 0 for none.
       place_gradients: puts gradients where the optimizer needs them, see `vit_jax.parallel`.
+      loss: of each example, see `vit_jax.train.losses`.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class Learner:
     accumulate_steps: int = 1
     ema_decay: float = 0.0
     place_gradients: Callable[[Any], Any] = lambda gradients: gradients
+    loss: Loss = softmax_cross_entropy
 
     def init(self, key: jax.Array, images: jax.Array, params: Any = None) -> TrainState:
         """The state before the first step.
@@ -76,8 +79,7 @@ class Learner:
 
         Args:
           state: before the step.
-          batch: 'image' uint8 [b, h, w, c], 'label' int32 [b], 'position' int32 [b], each example's
-            place in the global batch.
+          batch: see `vit_jax.data.batches.train_batches`.
           key: of the run; the keys of the step and of its examples are folded out of it.
           axis_name: of the mapped axis over devices, under pmap.
 
@@ -93,7 +95,7 @@ class Learner:
             variables, rngs = {'params': self.freeze(params)}, {'dropout': dropout_key}
             images = self.normalize(images)
             logits: Any = self.model.apply(variables, images, train=positions, rngs=rngs)
-            loss = optax.softmax_cross_entropy(logits, targets).mean()
+            loss = self.loss(logits, targets).mean()
             return loss, {'loss': loss, 'accuracy': _is_correct(logits, labels).mean()}
 
         def gradients(part: tuple[jax.Array, ...]) -> tuple[Any, Metrics]:
@@ -120,27 +122,35 @@ class Learner:
 
         Args:
           state: whose parameters are evaluated, and their moving average.
-          batch: 'image' uint8 [b, h, w, c], 'label' int32 [b], 'mask' float32 [b], 1 for examples
-            that count.
+          batch: see `vit_jax.data.batches.eval_batches`.
           axis_name: see `train_step`.
 
         Returns:
           float32 scalars: the sums of 'loss' and 'accuracy' (number correct), of 'ema_loss' and
-          'ema_accuracy' if there is an average, and 'count'.
+          'ema_accuracy' if there is an average, and 'count'. Of multi-label data also 'examples',
+          since its mean average precision is no sum: 'logits' [b, num_classes], 'ema_logits',
+          'labels' and 'mask' of all devices.
         """
         images, labels, mask = self.normalize(batch['image']), batch['label'], batch['mask']
         sums = {'count': mask.sum()}
+        examples: Any = {'labels': labels, 'mask': mask}
         for prefix, params in ('', state.params), ('ema_', state.ema):
             if params is not None:
                 logits: Any = self.model.apply({'params': params}, images)
-                loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-                sums[f'{prefix}loss'] = (loss * mask).sum()
+                sums[f'{prefix}loss'] = (self.loss(logits, labels) * mask).sum()
                 sums[f'{prefix}accuracy'] = (_is_correct(logits, labels) * mask).sum()
-        return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+                examples[f'{prefix}logits'] = logits
+        if axis_name is not None:
+            sums = jax.lax.psum(sums, axis_name)
+        if labels.ndim == 1:
+            return sums
+        if axis_name is not None:
+            examples = jax.lax.all_gather(examples, axis_name, tiled=True)
+        return sums | {'examples': examples}
 
     def _augmented(self, batch: Batch, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         if self.augment is None:
-            return batch['image'], jax.nn.one_hot(batch['label'], self.model.num_classes)
+            return batch['image'], as_shares(batch['label'], self.model.num_classes)
         return self.augment(batch['image'], batch['label'], keys)
 
 
@@ -179,4 +189,7 @@ def mean_over_parts(f: Callable[[Any], Any], batch: Any, parts: int) -> Any:
 
 
 def _is_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether the likeliest class is right; of multi-label data, all classes above one half."""
+    if labels.ndim == 2:
+        return ((logits > 0) == (labels > 0)).all(axis=-1).astype(jnp.float32)
     return (logits.argmax(axis=-1) == labels).astype(jnp.float32)

@@ -42,8 +42,8 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
       workdir: the run directory; created if it is missing.
 
     Returns:
-      The last line of `metrics.jsonl`: 'step', 'split' ('test'), 'loss', 'accuracy'. With
-      `dry_run`, see `plan_step`.
+      The last line of `metrics.jsonl`: 'step', 'split' ('test'), 'loss', 'accuracy', see
+      `evaluate`. With `dry_run`, see `plan_step`.
 
     Raises:
       InputError: if an option is wrong, or an example is unusable.
@@ -59,12 +59,13 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
     check_same(shared_options(config) | {'--workdir': workdir})
     with open_run_directory(workdir) as run_directory:
         start = find_start(config, source.class_names, source.channels, run_directory)
-        description = describe(start, source.class_names) | {'run': agreed(run_name(run_directory))}
+        description = describe(start, source.class_names, source.multi_label)
+        description['run'] = agreed(run_name(run_directory))
         check_run(run_directory, config.to_dict(), description)
         splits = open_splits(config, source, start.preprocessing)
         check_same({'number of examples': splits.num_examples})
         length = run_length(config, splits.train.num_examples)
-        order = train_order(config, splits.train.num_examples, parallel.rows)
+        order = train_order(config, splits.train, parallel.rows)
         learner, schedule = create_learner(config, start, splits.train, length, parallel)
         train_step = parallel.train_step(learner.train_step)
         eval_step = parallel.eval_step(learner.eval_step)

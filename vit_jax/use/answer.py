@@ -1,7 +1,8 @@
 """What a trained model answers to uint8 images of its size: the same functions in a `Predictor`
 and in every export.
 
-Each takes the `vit_jax.ViT`, the preprocessing, variables and images [b, h, w, c].
+Each takes the `vit_jax.ViT`, the preprocessing, variables and images [b, h, w, c]. Probabilities
+of a multi-label model are those of each class by itself, sigmoids; otherwise they sum to 1.
 """
 
 from typing import Any, NamedTuple
@@ -33,11 +34,21 @@ class Attended(NamedTuple):
 
 
 def probabilities(
-    model: ViT, preprocessing: Preprocessing, variables: Any, images: Images
+    model: ViT,
+    preprocessing: Preprocessing,
+    variables: Any,
+    images: Images,
+    *,
+    multi_label: bool = False,
 ) -> Float32[Array, 'b k']:
     """Of the classes."""
     logits: Any = model.apply(variables, preprocessing.normalize(images))
-    return jax.nn.softmax(logits)
+    return of_logits(logits, multi_label)
+
+
+def of_logits(logits: Float32[Array, 'b k'], multi_label: bool) -> Float32[Array, 'b k']:
+    """Probabilities of the classes."""
+    return jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits)
 
 
 def features(
@@ -63,9 +74,16 @@ def attention(
     return record(model, variables, preprocessing.normalize(images)).attention
 
 
-def attended(model: ViT, preprocessing: Preprocessing, variables: Any, images: Images) -> Attended:
+def attended(
+    model: ViT,
+    preprocessing: Preprocessing,
+    variables: Any,
+    images: Images,
+    *,
+    multi_label: bool = False,
+) -> Attended:
     """Probabilities, and maps of attention, which take far less memory than the weights."""
     recorded = record(model, variables, preprocessing.normalize(images))
     each = patch_attention(recorded.attention, model)
     together = patch_attention(rollout(recorded.attention), model)
-    return Attended(jax.nn.softmax(recorded.logits), each, together)
+    return Attended(of_logits(recorded.logits, multi_label), each, together)

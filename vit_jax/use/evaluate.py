@@ -19,6 +19,9 @@ from vit_jax.data.stream import Stream
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel
 from vit_jax.train.evaluate import run_batches
+from vit_jax.train.losses import sigmoid_cross_entropy
+from vit_jax.use.answer import of_logits
+from vit_jax.use.multi_label import MultiLabelEvaluation
 from vit_jax.weights.reading import Weights, check_classifies, read_weights
 
 BINS = 15  # of the confidence, as in Guo et al.
@@ -128,7 +131,7 @@ def evaluate(
     max_pixels: int = MAX_PIXELS,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-) -> Evaluation:
+) -> Evaluation | MultiLabelEvaluation:
     """Evaluates weights over all devices.
 
     Args:
@@ -140,8 +143,8 @@ def evaluate(
       mean, std: see `vit_jax.Predictor`.
 
     Raises:
-      InputError: if there is no such source or split, its classes are not those of the weights, or
-        an example is unusable and is not to be skipped.
+      InputError: if there is no such source or split, its classes are not those of the weights,
+        only one of the two is multi-label, or an example is unusable and is not to be skipped.
     """
     if not isinstance(weights, Weights):
         weights = read_weights(weights)
@@ -153,30 +156,41 @@ def evaluate(
             f'{source}: expected the {weights.model.num_classes} classes of the weights, '
             f'{_shorten(class_names)}, with pictures of each, got {_shorten(data.class_names)}'
         )
+    if weights.multi_label != data.multi_label:
+        kinds = ('one label a picture', 'multi-label data')
+        raise InputError(
+            f'{source}: expected {kinds[weights.multi_label]}, which the weights are for, got '
+            f'{kinds[data.multi_label]}'
+        )
     preprocessing = weights.preprocessing(mean, std)
     options: Any = {'memory_gib': memory_gib, 'on_error': on_error, 'max_pixels': max_pixels}
     examples = open_split(data, split, preprocessing, **options)
 
     def predict(variables: dict[str, Any], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         logits: Any = weights.model.apply(variables, preprocessing.normalize(batch['image']))
-        return predictions(logits, batch['label']) | {'mask': batch['mask']}
+        to_columns = multi_label_predictions if weights.multi_label else predictions
+        return to_columns(logits, batch['label']) | {'mask': batch['mask']}
 
     found = _predict_all(predict, weights.variables, examples)
     if not len(found['labels']):
         raise InputError('expected pictures to evaluate on, but none is usable')
     index = found.pop('index')
+    fields: dict[str, Any] = found | {
+        'weights': weights.name,
+        'data': data.name,
+        'split': split,
+        'class_names': class_names,
+        'num_skipped': len(examples.skipped),
+        'names': _names(data.open(split).name, index, examples),
+    }
+    if weights.multi_label:
+        return MultiLabelEvaluation(**fields)
     wrong = np.flatnonzero(found['predicted'] != found['labels'])
     mistakes = wrong[np.argsort(-found['confidence'][wrong], kind='stable')][:MISTAKES]
     return Evaluation(
-        weights=weights.name,
-        data=data.name,
-        split=split,
-        class_names=class_names,
-        num_skipped=len(examples.skipped),
-        names=_names(data.open(split).name, index, examples),
         mistakes=mistakes,
         mistake_images=examples.gather(index[mistakes])['image'],
-        **found,
+        **fields,
     )
 
 
@@ -184,7 +198,7 @@ def predictions(
     logits: Float32[jax.Array, 'b k'], labels: Int32[jax.Array, 'b']
 ) -> dict[str, jax.Array]:
     """The fields of `Evaluation` that are arrays [b]."""
-    probabilities = jax.nn.softmax(logits)
+    probabilities = of_logits(logits, multi_label=False)
     predicted = logits.argmax(axis=-1)
     of_label, of_predicted = labels[:, None], predicted[:, None]
     true_logit = jnp.take_along_axis(logits, of_label, axis=-1)
@@ -199,6 +213,13 @@ def predictions(
         'loss': optax.softmax_cross_entropy_with_integer_labels(logits, labels),
         'rank': likelier.sum(axis=-1),
     }
+
+
+def multi_label_predictions(
+    logits: Float32[jax.Array, 'b k'], labels: UInt8[jax.Array, 'b k']
+) -> dict[str, jax.Array]:
+    """The fields of `MultiLabelEvaluation` that are arrays [b] or [b, k]."""
+    return {'labels': labels, 'logits': logits, 'loss': sigmoid_cross_entropy(logits, labels)}
 
 
 def _predict_all(

@@ -28,7 +28,8 @@ def write_stablehlo(
     """Writes a model as StableHLO, and its description beside it, see `write_export`.
 
     `jax.export.deserialize(data).call` takes uint8 pictures [b, h, w, c] of the model's size, with
-    any b, and returns probabilities [b, num_classes], float32. It computes in the model's dtype, on
+    any b, and returns probabilities [b, num_classes], float32; the description's
+    'multi_label' says whether they are sigmoids or sum to 1. It computes in the model's dtype, on
     `PLATFORMS`, with XLA's attention.
 
     Reference: https://docs.jax.dev/en/latest/export/export.html
@@ -46,7 +47,9 @@ def write_stablehlo(
     images = jax.ShapeDtypeStruct((batch, *preprocessing.shape), jnp.uint8)
     model = weights.model.clone(attention='xla', remat='none')
     variables = jax.tree.map(jnp.asarray, weights.variables)
-    function = jax.jit(partial(probabilities, model, preprocessing, variables))
+    function = jax.jit(
+        partial(probabilities, model, preprocessing, variables, multi_label=weights.multi_label)
+    )
     exported = jax.export.export(function, platforms=PLATFORMS)(images)
     versions = {'platforms': PLATFORMS, 'jax': jax.__version__}
     write_export(path, bytes(exported.serialize()), weights, preprocessing, versions)
@@ -108,6 +111,7 @@ def describe(data: bytes, weights: Weights, preprocessing: Preprocessing) -> dic
     model = weights.model
     return {
         'class_names': weights.class_names,
+        'multi_label': weights.multi_label,
         'image_size': list(preprocessing.image_size),
         'patch_size': list(pair(model.patch_size)),
         'channels': preprocessing.channels,

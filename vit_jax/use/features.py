@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, UInt8
 from tqdm import tqdm
 
-from vit_jax.data.folder import FolderSplit
+from vit_jax.data.files import Example, FileSplit
 from vit_jax.data.picture import MAX_PIXELS
 from vit_jax.data.records import Reader, Split
 from vit_jax.data.sources import open_records, open_source
@@ -49,13 +49,13 @@ class Features(NamedTuple):
 
     Args:
       features: [n, d], see `vit_jax.Predictor.features`.
-      labels: [n]; None if unknown.
+      labels: [n], or [n, num_classes] of zeros and ones if multi-label; None if unknown.
       class_names: in label order; None if unknown.
       names: of the pictures: their file, or their number in the split.
     """
 
     features: Float32[np.ndarray, 'n d']
-    labels: Int32[np.ndarray, 'n'] | None
+    labels: Int32[np.ndarray, 'n'] | UInt8[np.ndarray, 'n k'] | None
     class_names: list[str] | None
     names: list[str]
 
@@ -81,7 +81,7 @@ def list_pictures(paths: Iterable[str]) -> Pictures:
     files = list(paths)
     if not files:
         raise InputError('expected pictures, got none')
-    return Pictures(FolderSplit(files, [0] * len(files), 1), None)
+    return Pictures(FileSplit([Example(path, (0,), path) for path in files], 1, False), None)
 
 
 def list_examples(
@@ -108,8 +108,8 @@ def extract_features(
 ) -> Features:
     """Features of pictures, over all devices, as a `.npz` file.
 
-    The arrays are 'features', float32 [n, d]; 'names' [n]; 'labels', int32 [n], and 'class_names'
-    where they are known; and 'extraction', JSON that identifies what they were computed from.
+    The arrays are 'features', float32 [n, d]; 'names' [n]; 'labels' and 'class_names' where they
+    are known, see `Features`; and 'extraction', JSON that identifies what they were computed from.
     Threads decode 128 pictures ahead; only those and the features are held in memory. If `output`
     is complete already, nothing is computed.
 
@@ -193,7 +193,7 @@ def _compute(
     if stored := len(ranges) - len(missing):
         report(f'{folder}: resuming with {stored:,} of {len(ranges):,} parts done')
 
-    def read(index: int) -> tuple[np.ndarray, int] | None:
+    def read(index: int) -> tuple[np.ndarray, np.ndarray] | None:
         return reader.read(index, lambda record: predictor.preprocessing.resize(record.decode()))
 
     ahead = read_ahead(itertools.chain.from_iterable(missing), read, BATCH_SIZES[-1])
@@ -201,7 +201,7 @@ def _compute(
     with closing(ahead), tqdm(total=len(reader), unit=' pictures', disable=hidden) as progress:
         for path, stamp, rows in zip(paths, stamps, ranges, strict=True):
             if rows in missing:
-                part = _compute_part(predictor, ahead, rows, progress.update)
+                part = _compute_part(predictor, ahead, rows, reader.no_label, progress.update)
                 for index in sorted(set(rows) - set(part['kept'].tolist())):
                     report(f'skipped: {reader.skipped[index]}')
                 write_arrays(path, {**part, 'stamp': stamp}, folder)
@@ -212,26 +212,32 @@ def _compute(
 
 
 def _compute_part(
-    predictor: Predictor, ahead: Iterator[Any], rows: range, update: Callable[[int], Any]
+    predictor: Predictor,
+    ahead: Iterator[Any],
+    rows: range,
+    no_label: np.ndarray,
+    update: Callable[[int], Any],
 ) -> dict[str, np.ndarray]:
     """The columns of the next pictures that were read ahead, as many as there are rows."""
     found = []
     for start in range(0, len(rows), BATCH_SIZES[-1]):
         batch = list(itertools.islice(ahead, min(BATCH_SIZES[-1], len(rows) - start)))
-        found.append(_extract(predictor, batch))
+        found.append(_extract(predictor, batch, no_label))
         update(len(batch))
     return {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
 
 
 def _extract(
-    predictor: Predictor, batch: list[tuple[int, tuple[np.ndarray, int] | None]]
+    predictor: Predictor,
+    batch: list[tuple[int, tuple[np.ndarray, np.ndarray] | None]],
+    no_label: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Features and labels of the usable ones of at most 128 pictures, and which these are."""
     usable = [(index, *found) for index, found in batch if found]
     images = [pixels for _, pixels, _ in usable] or [np.zeros(predictor.preprocessing.shape, 'u1')]
     return {
         'features': predictor.extract(images)[: len(usable)],
-        'labels': np.array([label for *_, label in usable], np.int32),
+        'labels': np.array([no_label, *(label for *_, label in usable)], no_label.dtype)[1:],
         'kept': np.array([index for index, *_ in usable], np.int64),
     }
 

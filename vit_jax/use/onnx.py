@@ -88,7 +88,8 @@ def _outputs(
 
     def outputs(images: jax.Array) -> tuple[jax.Array, ...]:
         arguments = model, preprocessing, dequantize(stored), images
-        return attended(*arguments) if attention else (probabilities(*arguments),)
+        kind: Any = {'multi_label': weights.multi_label}
+        return attended(*arguments, **kind) if attention else (probabilities(*arguments, **kind),)
 
     return outputs
 

@@ -46,6 +46,8 @@ class Predictor:
 
     Attributes:
       class_names: in the order of the probabilities; numbers if the file has none.
+      multi_label: whether a picture may have any number of classes; then each has a probability
+        of its own, otherwise they sum to 1.
       model, variables: the `vit_jax.ViT` and its parameters.
       preprocessing: what a picture goes through before the model.
       notes: messages on what was resized, dropped or newly initialised.
@@ -75,11 +77,13 @@ class Predictor:
         self._parallel = create_parallel('jit', jax.device_count())
         self.variables = jax.device_put(weights.variables, self._parallel.replicated)
         self._first_copy = jax.tree.map(lambda x: x.addressable_data(0), self.variables)
-        self._probabilities = self._compiled(answer.probabilities)
+        self.multi_label = weights.multi_label
+        kind: Any = {'multi_label': self.multi_label}
+        self._probabilities = self._compiled(partial(answer.probabilities, **kind))
         self._features = self._compiled(answer.features)
         self._tokens = self._compiled(answer.tokens)
         self._attention = self._compiled(answer.attention)
-        self._attended = self._compiled(answer.attended)
+        self._attended = self._compiled(partial(answer.attended, **kind))
 
     def _compiled(self, function: Callable[..., Any]) -> Callable[[list[np.ndarray]], Any]:
         """One of `vit_jax.use.answer` for a list of at most 128 preprocessed images.

@@ -68,6 +68,8 @@ def probe_source(
         name: list_examples(predictor, source, split, data_dir)
         for name, split in (('train', train_split), ('test', test_split))
     }
+    if any(found.records.multi_label for found in pictures.values()):
+        raise InputError(f'{source}: expected one label a picture to probe, got multi-label data')
     options: Any = {'on_error': on_error, 'max_pixels': max_pixels, 'report': report}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(features or temporary)

@@ -5,13 +5,14 @@ import datetime
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from vit_jax.errors import InputError
 from vit_jax.use.contact_sheet import contact_sheet
 from vit_jax.use.evaluate import BINS, Evaluation
+from vit_jax.use.multi_label import MultiLabelEvaluation
 from vit_jax.use.plot import new_figure
 
 CONFUSIONS = 10  # in the report's table
@@ -21,11 +22,14 @@ NAME = 30  # characters of a class name in a picture
 COLUMNS = 6  # of the contact sheet
 
 
-def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None:
+def write_report(
+    evaluation: Evaluation | MultiLabelEvaluation, folder: str | os.PathLike[str]
+) -> None:
     """Writes an evaluation into a folder, over an earlier one.
 
     `report.md` holds the numbers and shows the pictures `confusion.png`, `reliability.png` and, if
-    there are any mistakes, `mistakes.png`; `predictions.csv` has a line for each example.
+    there are any mistakes, `mistakes.png`; `predictions.csv` has a line for each example. The
+    report on multi-label data has no pictures, since no class is taken for another.
 
     Args:
       evaluation: from `vit_jax.use.evaluate.evaluate`.
@@ -37,6 +41,9 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if isinstance(evaluation, MultiLabelEvaluation):
+            _write_multi_label(evaluation, path)
+            return
         _write_predictions(evaluation, path / 'predictions.csv')
         _draw_confusion(evaluation, path / 'confusion.png')
         _draw_reliability(evaluation, path / 'reliability.png')
@@ -50,7 +57,7 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None
 
 def _write_predictions(evaluation: Evaluation, path: Path) -> None:
     names = evaluation.class_names
-    with path.open('w', newline='', encoding='utf-8', errors='surrogateescape') as file:
+    with _open_csv(path) as file:
         writer = csv.writer(file)
         writer.writerow(['example', 'true', 'predicted', 'probability', 'true_probability'])
         for example, label, predicted, probability, of_true in zip(
@@ -87,9 +94,7 @@ def _describe(evaluation: Evaluation) -> str:
         summary['per_class'].items(), key=lambda x: (x[1]['accuracy'] is None, x[1]['accuracy'])
     )
     parts = [
-        f'# {_escape(evaluation.weights)}',
-        f'On {_escape(evaluation.data)}, split {_escape(evaluation.split)}; '
-        f'{datetime.datetime.now():%Y-%m-%d %H:%M}.',
+        *_title(evaluation),
         _table(['measure', 'value'], headline.items()),
         '## Mistakes',
     ]
@@ -124,6 +129,55 @@ def _describe(evaluation: Evaluation) -> str:
         'Every prediction is in [predictions.csv](predictions.csv).',
     ]
     return '\n\n'.join(parts) + '\n'
+
+
+def _write_multi_label(evaluation: MultiLabelEvaluation, path: Path) -> None:
+    summary, names = evaluation.summary(), np.array(evaluation.class_names)
+    headline = {
+        'examples': f'{summary["num_examples"]:,}',
+        'skipped': f'{summary["num_skipped"]:,}',
+        'mean average precision': _percent(summary['mean_average_precision']),
+        'accuracy (all classes right)': _percent(summary['accuracy']),
+        'loss': f'{summary["loss"]:.4f}',
+    }
+    lines = [
+        (name, line['average_precision'], line['num_examples'])
+        for name, line in summary['per_class'].items()
+    ]
+    lines.sort(key=lambda line: (line[1] is None, line[1]))
+    rows = [(name, _percent(precision), f'{count:,}') for name, precision, count in lines]
+    parts = [
+        *_title(evaluation),
+        _table(['measure', 'value'], headline.items()),
+        '## Classes, worst first',
+        _table(['class', 'average precision', 'examples'], rows),
+        'Every prediction is in [predictions.csv](predictions.csv).',
+    ]
+    (path / 'report.md').write_text('\n\n'.join(parts) + '\n', 'utf-8')
+    with _open_csv(path / 'predictions.csv') as file:
+        writer = csv.writer(file)
+        writer.writerow(['example', 'true', 'predicted', *(f'p({name})' for name in names)])
+        for example, *several, probabilities in zip(
+            evaluation.names,
+            evaluation.labels > 0,
+            evaluation.predicted,
+            evaluation.probabilities.tolist(),
+            strict=True,
+        ):
+            classes = ['|'.join(names[has]) for has in several]
+            writer.writerow([example, *classes, *(f'{x:.6g}' for x in probabilities)])
+
+
+def _title(evaluation: Evaluation | MultiLabelEvaluation) -> list[str]:
+    return [
+        f'# {_escape(evaluation.weights)}',
+        f'On {_escape(evaluation.data)}, split {_escape(evaluation.split)}; '
+        f'{datetime.datetime.now():%Y-%m-%d %H:%M}.',
+    ]
+
+
+def _open_csv(path: Path) -> TextIO:
+    return path.open('w', newline='', encoding='utf-8', errors='surrogateescape')
 
 
 def _confusions(evaluation: Evaluation) -> list[tuple[int, int, int]]:

@@ -42,7 +42,7 @@ class Weights(NamedTuple):
       model: with the arguments that its parameters need.
       variables: {'params': …}, in the layout of `ViT.init`.
       description: 'class_names' (a list) and 'preprocessing' (arguments of
-        `vit_jax.data.preprocess.Preprocessing`); None if unknown.
+        `vit_jax.data.preprocess.Preprocessing`); None if unknown. 'multi_label', True, only if so.
       notes: messages on what was resized, dropped, ignored or newly initialised.
       name: the path; of a run, with the step.
     """
@@ -58,6 +58,11 @@ class Weights(NamedTuple):
         """In the order of the probabilities; numbers if the weights have none."""
         numbers = [str(label) for label in range(self.model.num_classes)]
         return self.description['class_names'] or numbers
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may have any number of the classes, as opposed to exactly one."""
+        return bool(self.description.get('multi_label'))
 
     def preprocessing(
         self,
@@ -180,7 +185,7 @@ def describe(path: Path, description: Any, num_classes: int | None) -> dict[str,
     Raises:
       InputError: if it is not a description.
     """
-    known = {'preprocessing', 'class_names'}
+    known = {'preprocessing', 'class_names', 'multi_label'}
     if not isinstance(description, dict) or description.keys() - known:
         raise InputError(
             f"{path}: expected a description ('preprocessing', 'class_names'), got {description!r}"
@@ -193,9 +198,11 @@ def describe(path: Path, description: Any, num_classes: int | None) -> dict[str,
         if not is_names or len(class_names) != num_classes:
             raise InputError(f'{path}: expected names of {num_classes} classes, got {class_names}')
     preprocessing = description.get('preprocessing')
+    is_multi_label = num_classes and description.get('multi_label') is True
     return {
         'preprocessing': preprocessing,
         'class_names': None if class_names is None else list(class_names),
+        **({'multi_label': True} if is_multi_label else {}),
     }
 
 
