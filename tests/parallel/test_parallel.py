@@ -12,7 +12,8 @@ from vit_jax.augment.augment import augment
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel, init, put
-from vit_jax.train.optim import create_optimizer, learning_rate_schedule
+from vit_jax.train.optim import create_optimizer
+from vit_jax.train.schedule import learning_rate_schedule
 from vit_jax.train.step import Learner
 
 MODEL = vit_jax.ViT(
@@ -21,7 +22,7 @@ MODEL = vit_jax.ViT(
 SGD = optax.sgd(0.1, momentum=0.9)
 OF_A_RUN = create_optimizer(
     'adamw',
-    learning_rate_schedule(1e-3, warmup_steps=10, num_steps=1400),
+    learning_rate_schedule('cosine', 1e-3, warmup_steps=10, num_steps=1400),
     weight_decay=0.05,
     b1=0.9,
     b2=0.95,

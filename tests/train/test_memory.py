@@ -55,7 +55,7 @@ def test_summary_says_the_largest_batch_or_that_none_fits(capsys):
         return capsys.readouterr().out
 
     assert main(['summary', 'Ti/16', '--device', 'h100']) == 0
-    found = re.search('one h100 with AdamW: about ([0-9,]+) images, by our own count: 59.3', said())
+    found = re.search('one h100 with adamw: about ([0-9,]+) images, by our own count: 59.3', said())
     assert found and 2000 < int(found[1].replace(',', '')) < 5000
     assert main(['summary', 'G/14', '--device', 'v5e']) == 0
     assert 'not even one image, by our own count: 2' in said()
