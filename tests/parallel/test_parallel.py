@@ -117,6 +117,18 @@ def test_every_layout_trains_the_same(mode, num_devices, mesh, expected_split):
     assert_equal(found, expected_split, 1e-6)
 
 
+@pytest.mark.parametrize('name', ['adafactor', 'muon'])
+def test_optimizers_of_whole_layers_train_the_same_split_or_not(name):
+    optimizer = create_optimizer(
+        name, optax.constant_schedule(1e-3), weight_decay=0.05, b1=0.9, b2=0.95, clip_norm=1.0
+    )
+    options = dict(num_steps=2, model=SPLIT_MODEL, augmentation=None)
+    expected = run('jit', 1, optimizer, **options)
+    for layout in ('fsdp', 'the optimizer alone', 'all three'):
+        mode, num_devices, mesh = LAYOUTS[layout]
+        assert_equal(run(mode, num_devices, optimizer, **options, **mesh), expected, 1e-5)
+
+
 def test_a_state_is_the_same_wherever_it_is_made():
     mode, num_devices, mesh = LAYOUTS['all three']
     parallel = create_parallel(mode, 16, jax.devices()[:num_devices], **mesh)

@@ -8,7 +8,7 @@ from conftest import random_variables
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 import vit_jax
-from vit_jax.run.metrics import read_metrics
+from vit_jax.__main__ import main
 from vit_jax.train.muon import describe_groups
 from vit_jax.train.optim import create_optimizer, learning_rate_factors
 
@@ -24,24 +24,15 @@ def optimizer(name, **options):
     return create_optimizer(name, optax.constant_schedule(RATE), **OPTIONS | options)
 
 
-def unstacked(tree):
-    """A flat tree with arrays of each layer's own; q, k and v and the gate by themselves."""
+def by_itself(tree, split):
+    """A flat tree with each layer's arrays; if `split`, also q, k, v and the gate on their own."""
     flat = {}
     for path, x in flatten_dict(tree).items():
-        layers = x if path[0] == 'transformer' else [x]
-        for i, layer in enumerate(layers):
-            fused = {'to_qkv': 3, 'net_0': 2}.get(path[-2], 1) if path[-1] == 'kernel' else 1
-            parts = np.split(layer, fused, axis=-1)
-            flat |= {(*path[:-1], str(i), str(j), path[-1]): p for j, p in enumerate(parts)}
-    return unflatten_dict(flat)
-
-
-def joined_layers(tree):
-    """Like `unstacked`, with fused kernels in one."""
-    flat = {}
-    for path, x in flatten_dict(tree).items():
+        is_fused = split and path[-1] == 'kernel'
+        parts = {'to_qkv': 3, 'net_0': 2}.get(path[-2], 1) if is_fused else 1
         for i, layer in enumerate(x if path[0] == 'transformer' else [x]):
-            flat[*path[:-1], str(i), path[-1]] = layer
+            for j, part in enumerate(np.split(layer, parts, axis=-1)):
+                flat[*path[:-1], str(i), str(j), path[-1]] = part
     return unflatten_dict(flat)
 
 
@@ -50,7 +41,7 @@ def kernels(params):
 
 
 def muon_of_optax():
-    """optax's takes matrices by Muon, and decays either all of the rest or nothing."""
+    """optax's for the matrices of the layers; for the rest it would decay all or nothing."""
 
     def group(path, x):
         return 'muon' if path[0].key == 'transformer' and x.ndim == 2 else 'adamw'
@@ -82,10 +73,9 @@ THEIRS = {
 
 @pytest.mark.parametrize('name', THEIRS)
 def test_ten_steps_equal_optax_layer_by_layer(name):
-    """Each array of a layer by itself, also each of the kernels that Muon finds side by side."""
-    by_itself = unstacked if name == 'muon' else joined_layers
-    params = random_variables(MODEL)['params']
-    reference = by_itself(params)
+    split = name == 'muon'
+    start = params = random_variables(MODEL)['params']
+    reference = by_itself(params, split)
     ours, theirs = optimizer(name, gated=True), THEIRS[name]()
     theirs = optax.chain(optax.clip_by_global_norm(1.0), theirs)
     state, their_state = ours.init(params), theirs.init(reference)
@@ -95,14 +85,14 @@ def test_ten_steps_equal_optax_layer_by_layer(name):
         grads = jax.tree.map(lambda x: rng.normal(size=x.shape).astype('f'), params)
         updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
-        updates, their_state = their_update(by_itself(grads), their_state, reference)
+        updates, their_state = their_update(by_itself(grads, split), their_state, reference)
         reference = optax.apply_updates(reference, updates)
-    moved = jax.tree.map(
-        lambda x, y: np.abs(x - y).max(), params, random_variables(MODEL)['params']
-    )
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), params, start)
     assert min(jax.tree.leaves(moved)) > RATE / 10
     jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), by_itself(params), reference
+        lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5),
+        by_itself(params, split),
+        reference,
     )
 
 
@@ -140,9 +130,8 @@ def test_frozen_layers_stay(name):
         frozen = optimizer(name, factors=factors, gated=True)
         updates, _ = jax.jit(frozen.update)(params, frozen.init(params), params)
         moves = jax.tree.map(lambda x: [np.abs(layer).max() for layer in x], updates)
-        for _, _, last in (leaf for leaf in flatten_dict(moves['transformer']).values()):
-            assert (last > 0) == (freeze == 'transformer/1/*')
-        assert all(not middle for _, middle, _ in flatten_dict(moves['transformer']).values())
+        for first, middle, last in flatten_dict(moves['transformer']).values():
+            assert not middle and (first > 0) == (last > 0) == (freeze == 'transformer/1/*')
         assert all(min(leaf) > 0 for leaf in flatten_dict(moves['mlp_head']).values())
 
 
@@ -175,11 +164,10 @@ def test_bfloat16_moments_halve_the_first_moment(name):
 def test_a_run_with_muon_says_what_learns_how(digits_config, tmp_path, capsys):
     digits_config.optim.name = 'muon'
     digits_config.optim.schedule = 'constant'
-    digits_config.optim.learning_rate = 0.01
-    digits_config.num_steps = 60
-    vit_jax.train(digits_config, str(tmp_path / 'run'))
+    run = str(tmp_path / 'run')
+    vit_jax.train(digits_config, run)
     said = capsys.readouterr().out
-    assert 'warm-up over 2, cool-down over 12' in said
+    assert 'warm-up over 2, cool-down over 1' in said
     assert 'muon for 5,632 parameters, the matrices of the layers; adamw for the other' in said
-    losses = [x['loss'] for x in read_metrics(tmp_path / 'run' / 'metrics.jsonl') if 'loss' in x]
-    assert losses[-1] < losses[0]
+    assert main(['summary', run, '--device', 'h100']) == 0
+    assert 'on one h100 with muon: about' in capsys.readouterr().out
