@@ -16,8 +16,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_epochs = 100.0  # passes over the training split
     config.batch_size = 128  # examples per step over all devices, in evaluation too
 
-    # Periods and the warm-up are in steps or in epochs; steps win if both are set. Unset (None),
-    # each is a twentieth of the run.
+    # Periods, the warm-up and the cool-down are in steps or in epochs; steps win if both are set.
+    # Unset (None), each is a twentieth of the run, the cool-down a fifth.
 
     # Training metrics; 0: only at the end; None: a twentieth of the run, at most 100.
     config.log_every_steps = config_dict.placeholder(int)
@@ -149,14 +149,22 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.unroll = config_dict.placeholder(int)
 
     config.optim = ml_collections.ConfigDict()
-    config.optim.name = 'adamw'  # 'adamw' or 'sgd'
+    # 'adamw', 'sgd', 'lamb', 'lion', 'adafactor' or 'muon'; docs/config.md compares them.
+    config.optim.name = 'adamw'
     config.optim.learning_rate = 1e-3  # the peak
-    # The warm-up, linear from 0; a cosine to 0 follows. None: a twentieth of the run.
+    # After the warm-up: a 'cosine' or 'linear' to 0, 'rsqrt' (one over the root of the step) or
+    # 'constant'. The last two end with a cool-down.
+    config.optim.schedule = 'cosine'
+    # The warm-up, linear from 0; a cosine, or what optim.schedule says, follows. None: a twentieth
+    # of the run.
     config.optim.warmup_steps = config_dict.placeholder(int)
     config.optim.warmup_epochs = config_dict.placeholder(float)  # the warm-up in epochs
+    # The cool-down of 'rsqrt' and 'constant', linear to 0; 0: none. None: a fifth of the run.
+    config.optim.cooldown_steps = config_dict.placeholder(int)
+    config.optim.cooldown_epochs = config_dict.placeholder(float)  # the cool-down in epochs
     config.optim.weight_decay = 0.05  # multiplied by the learning rate; kernels only
-    config.optim.b1 = 0.9  # decay of the first moment; sgd's momentum
-    config.optim.b2 = 0.999  # decay of the second moment
+    config.optim.b1 = 0.9  # decay of the first moment or the momentum; muon's is usually 0.95
+    config.optim.b2 = 0.999  # decay of the second moment; of lion's momentum, usually 0.99
     config.optim.clip_norm = 1.0  # largest global norm of the gradients; 0: no limit
     # Parts of a batch whose gradients are computed one after the other, in the memory of one part.
     # batch_size counts them all.

@@ -12,7 +12,8 @@ from vit_jax.augment.augment import augment
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel, init, put
-from vit_jax.train.optim import create_optimizer, learning_rate_schedule
+from vit_jax.train.optim import create_optimizer
+from vit_jax.train.schedule import learning_rate_schedule
 from vit_jax.train.step import Learner
 
 MODEL = vit_jax.ViT(
@@ -21,7 +22,7 @@ MODEL = vit_jax.ViT(
 SGD = optax.sgd(0.1, momentum=0.9)
 OF_A_RUN = create_optimizer(
     'adamw',
-    learning_rate_schedule(1e-3, warmup_steps=10, num_steps=1400),
+    learning_rate_schedule('cosine', 1e-3, warmup_steps=10, num_steps=1400),
     weight_decay=0.05,
     b1=0.9,
     b2=0.95,
@@ -116,6 +117,18 @@ def test_every_layout_trains_the_same(mode, num_devices, mesh, expected_split):
     """With mixup, CutMix and dropout."""
     found = run(mode, num_devices, OF_A_RUN, model=SPLIT_MODEL, **mesh)
     assert_equal(found, expected_split, 1e-6)
+
+
+@pytest.mark.parametrize('name', ['adafactor', 'muon'])
+def test_optimizers_of_whole_layers_train_the_same_split_or_not(name):
+    optimizer = create_optimizer(
+        name, optax.constant_schedule(1e-3), weight_decay=0.05, b1=0.9, b2=0.95, clip_norm=1.0
+    )
+    options = dict(num_steps=2, model=SPLIT_MODEL, augmentation=None)
+    expected = run('jit', 1, optimizer, **options)
+    for layout in ('fsdp', 'the optimizer alone', 'all three'):
+        mode, num_devices, mesh = LAYOUTS[layout]
+        assert_equal(run(mode, num_devices, optimizer, **options, **mesh), expected, 1e-5)
 
 
 def test_a_state_is_the_same_wherever_it_is_made():

@@ -12,9 +12,11 @@ import pytest
 
 import vit_jax
 from vit_jax.errors import InputError
+from vit_jax.model.shapes import abstract_variables
 from vit_jax.parallel.parallel import create_parallel, init, mesh_sizes
+from vit_jax.parallel.sharding import place_state
 from vit_jax.train.checks import check_split
-from vit_jax.train.memory import planned_bytes
+from vit_jax.train.memory import planned_bytes, planned_optimizer
 from vit_jax.train.step import Learner
 
 DEPTH = 5
@@ -93,6 +95,21 @@ def test_zero_1_splits_the_optimizer_alone(replicated):
     assert own_bytes(state.opt_state) <= 1.15 / 8 * own_bytes(replicated[0].opt_state)
     # Nothing is gathered in the layers, but all updates at once after them.
     assert {shape[0] for shape in gathered_shapes(compiled) if len(shape) == 3} == {DEPTH}
+
+
+def test_factors_of_adafactor_lie_whole():
+    """Their last dimensions are not those of their kernels; the momentum's are."""
+    planned = planned_optimizer('adafactor')
+    state = {'opt_state': jax.eval_shape(planned.init, abstract_variables(MODEL)['params'])}
+    mesh = create_parallel('jit', 8, fsdp=2, tensor=2).mesh
+    parts = {
+        jax.tree_util.keystr(path, simple=True, separator='/'): x.sharding.shard_shape(x.shape)
+        for path, x in jax.tree_util.tree_leaves_with_path(place_state(mesh, state))
+    }
+    layers, kernel = 'opt_state/1/inner_states/layers/inner_state', 'ff/fn/net_0/kernel'
+    assert parts[f'{layers}/0/v_row/transformer/{kernel}'] == (DEPTH, 128)
+    assert parts[f'{layers}/0/v_col/transformer/{kernel}'] == (DEPTH, 512)
+    assert parts[f'{layers}/1/ema/transformer/{kernel}'] == (DEPTH, 64, 256)
 
 
 def test_tensor_parallelism_sends_activations_only():

@@ -110,7 +110,7 @@ def test_state_memory_is_exact_and_step_memory_grows_with_the_batch():
     )
     small, large = (training_memory(model, batch_size) for batch_size in (8, 32))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    assert small.state == large.state == 3 * 4 * parameters + 8  # moments, two counters
+    assert small.state == large.state == 3 * 4 * parameters + 12  # moments, three counters
     # At least what each layer keeps with 'dots': the results of its five products.
     kept = 4 * 4 * 65 * (64 + 3 * 128 + 64 + 128 + 64)
     assert 24 * kept < large.step - small.step < 4 * 24 * kept

@@ -4,11 +4,18 @@ import json
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
+from conftest import random_variables
 
+import vit_jax
 from vit_jax.__main__ import main
 from vit_jax.model.variants import create_model
-from vit_jax.train.memory import CHIPS, counted_memory, largest_batch
+from vit_jax.train.memory import CHIPS, counted_memory, largest_batch, planned_optimizer
+from vit_jax.train.optim import create_optimizer
+from vit_jax.train.schedule import learning_rate_schedule
+from vit_jax.train.step import Learner
 
 RESULTS = Path(__file__).parents[2] / 'benchmarks' / 'results' / 'compile_ahead.json'
 ROWS = {
@@ -30,6 +37,29 @@ def test_our_count_is_within_15_percent_of_the_compilers_plan(row):
     sizes = tuple(row.get('sizes', (1, 1, 1)))
     counted = sum(counted_memory(model, row['batch'], CHIPS[row['chip']], sizes, zero))
     assert abs(counted / row['bytes'] - 1) < 0.15
+
+
+@pytest.mark.parametrize('name', ['adamw', 'sgd', 'lamb', 'lion', 'adafactor', 'muon'])
+@pytest.mark.parametrize('moments_dtype', ['float32', 'bfloat16'])
+def test_the_state_of_every_optimizer_is_counted_exactly(name, moments_dtype):
+    model = vit_jax.ViT(
+        image_size=8, patch_size=4, num_classes=3, dim=32, depth=2, heads=2, mlp_dim=40
+    )
+    optimizer = create_optimizer(
+        name,
+        learning_rate_schedule('cosine', 1e-3, warmup_steps=2, num_steps=9),
+        weight_decay=0.1,
+        b1=0.95,
+        b2=0.99,
+        clip_norm=0.0,
+        moments_dtype=moments_dtype,
+    )
+    learner = Learner(model, lambda images: images, optimizer=optimizer)
+    params = random_variables(model)['params']
+    state = learner.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), params)
+    planned = planned_optimizer(name, moments_dtype)
+    counted = counted_memory(model, 1, CHIPS['h100'], optimizer=planned)
+    assert counted.state == sum(x.nbytes for x in jax.tree.leaves(state))
 
 
 def test_the_largest_batch_is_the_last_that_fits():
@@ -55,7 +85,7 @@ def test_summary_says_the_largest_batch_or_that_none_fits(capsys):
         return capsys.readouterr().out
 
     assert main(['summary', 'Ti/16', '--device', 'h100']) == 0
-    found = re.search('one h100 with AdamW: about ([0-9,]+) images, by our own count: 59.3', said())
+    found = re.search('one h100 with adamw: about ([0-9,]+) images, by our own count: 59.3', said())
     assert found and 2000 < int(found[1].replace(',', '')) < 5000
     assert main(['summary', 'G/14', '--device', 'v5e']) == 0
     assert 'not even one image, by our own count: 2' in said()
@@ -63,5 +93,9 @@ def test_summary_says_the_largest_batch_or_that_none_fits(capsys):
     assert main([*of_a_mesh, '1,8,1', '--batch-size', '256', '--dtype', 'bfloat16']) == 0
     assert 'over 8 h100: 17.6' in said()
     assert main([*of_a_mesh, '1,8,1']) == 2 and main([*of_a_mesh, '8', '--batch-size', '8']) == 2
+    assert main(['summary', 'S/16', '--device', 'v5e', '--optimizer', 'sgd']) == 0
+    assert 'training on one v5e with sgd: about' in said()
+    assert main(['summary', 'S/16', '--device', 'v5e', '--optimizer', 'adam']) == 2
+    assert 'optim.name: expected one of adamw' in capsys.readouterr().err
     assert main(['summary', 'S/16', '--device', 'abacus']) == 2
     assert "'abacus' is not one of" in capsys.readouterr().err

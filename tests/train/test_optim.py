@@ -1,5 +1,3 @@
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,17 +8,9 @@ from flax.traverse_util import flatten_dict
 
 import vit_jax
 from vit_jax.errors import InputError
-from vit_jax.train.optim import create_optimizer, decay_mask, learning_rate_schedule
+from vit_jax.train.optim import create_optimizer, decay_mask
 
 OPTIONS = dict(weight_decay=0.3, b1=0.9, b2=0.95, clip_norm=1.0)
-
-
-def test_schedule_is_linear_then_cosine():
-    schedule = learning_rate_schedule(0.1, warmup_steps=10, num_steps=50)
-    for step in range(51):
-        warm = 0.1 * step / 10
-        cosine = 0.1 * 0.5 * (1 + math.cos(math.pi * (step - 10) / 40))
-        assert float(schedule(step)) == pytest.approx(warm if step < 10 else cosine, abs=1e-8)
 
 
 def test_only_kernels_decay():

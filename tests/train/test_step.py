@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import from_vit_pytorch, peer
 
-from vit_jax.train.optim import create_optimizer, learning_rate_schedule
+from vit_jax.train.optim import create_optimizer
+from vit_jax.train.schedule import learning_rate_schedule
 from vit_jax.train.step import Learner
 
 ARGUMENTS = dict(image_size=8, patch_size=4, num_classes=5, dim=16, depth=2, heads=2, mlp_dim=24)
@@ -23,7 +24,7 @@ def test_training_equals_pytorch(vit_pytorch):
     theirs = vit_pytorch.ViT(**ARGUMENTS)
     state_dict = {name: value.numpy().copy() for name, value in theirs.state_dict().items()}
     model, variables = from_vit_pytorch(state_dict, ARGUMENTS)
-    schedule = learning_rate_schedule(0.05, warmup_steps=3, num_steps=10)
+    schedule = learning_rate_schedule('cosine', 0.05, warmup_steps=3, num_steps=10)
     learner = Learner(
         model,
         normalize=lambda images: images / jnp.float32(127.5) - 1,

@@ -30,12 +30,18 @@ from vit_jax.train.memory import CHIPS, counted_memory
     metavar='DATA,FSDP,TENSOR',
     help='With --batch-size and --device: show the memory of each of several, as 1,8,1.',
 )
+@click.option(
+    '--optimizer',
+    metavar='NAME',
+    help="Count the state of this one, see optim.name; default: a run's own, else adamw.",
+)
 @common.overrides
 def command(
     weights: str,
     batch_size: int | None,
     device: str | None,
     mesh: str | None,
+    optimizer: str | None,
     overrides: dict[str, Any],
 ) -> None:
     """Show a model's arguments, parameters, FLOPs and memory.
@@ -50,7 +56,7 @@ def command(
     from vit_jax.model.variants import VARIANTS, create_model
     from vit_jax.run.directory import run_options
     from vit_jax.run.storage import open_path
-    from vit_jax.train.memory import largest_batch, training_memory
+    from vit_jax.train.memory import largest_batch, planned_optimizer, training_memory
 
     arguments = {name: x for name, x in overrides.items() if name in argument_names(ViT)}
     path = open_path(weights)
@@ -69,26 +75,29 @@ def command(
     else:
         model = create_model(weights, **arguments)
         class_names = None
+    optim = run_options(path, 'optim')
+    optimizer = optimizer or optim.get('name', 'adamw')
+    planned = planned_optimizer(optimizer, optim.get('moments_dtype', 'float32'))
     common.print_table([(name, str(getattr(model, name))) for name in argument_names(ViT)])
     if class_names:
         print(f'classes: {", ".join(class_names)}')
     print(f'one image: {flops_per_image(model) / 1e9:,.3f} GFLOP in matrix products')
     if mesh is not None:
-        _print_mesh(model, batch_size, device, mesh)
+        _print_mesh(model, batch_size, device, mesh, optimizer, planned)
         batch_size = device = None
     if batch_size:
-        state, step = training_memory(model, batch_size)
+        state, step = training_memory(model, batch_size, optimizer=planned)
         print(
-            f'training on {batch_size} images with AdamW, as XLA plans it for '
+            f'training on {batch_size} images with {optimizer}, as XLA plans it for '
             f'{jax.devices()[0].device_kind}: {(state + step) / 2**30:,.2f} GiB, of which '
             f'{state / 2**30:,.2f} parameters and moments, {step / 2**30:,.2f} the step'
         )
     if device:
-        size, (state, step), compiled = largest_batch(model, CHIPS[device])
+        size, (state, step), compiled = largest_batch(model, CHIPS[device], planned)
         planner = 'as XLA plans it' if compiled else 'by our own count'
         largest = f'about {size:,} images' if size else 'not even one image'
         print(
-            f'training on one {device} with AdamW: {largest}, {planner}: '
+            f'training on one {device} with {optimizer}: {largest}, {planner}: '
             f'{(state + step) / 2**30:,.2f} of {CHIPS[device].size / 2**30:,.2f} GiB'
         )
     shapes = parameter_shapes(model)
@@ -98,7 +107,14 @@ def command(
     common.print_table([*rows, ('all parameters', '', f'{total:,}')])
 
 
-def _print_mesh(model: ViT, batch_size: int | None, device: str | None, mesh: str) -> None:
+def _print_mesh(
+    model: ViT,
+    batch_size: int | None,
+    device: str | None,
+    mesh: str,
+    optimizer: str,
+    planned: Any,
+) -> None:
     """The memory of training on several devices, on each."""
     from vit_jax.train.checks import check_tensor
 
@@ -113,9 +129,9 @@ def _print_mesh(model: ViT, batch_size: int | None, device: str | None, mesh: st
             f'and fsdp, got {batch_size}'
         )
     check_tensor('--mesh, TENSOR', model, sizes[2])
-    state, step = counted_memory(model, batch_size, CHIPS[device], sizes)
+    state, step = counted_memory(model, batch_size, CHIPS[device], sizes, optimizer=planned)
     print(
-        f'training on {batch_size:,} images with AdamW over {math.prod(sizes)} {device}: '
+        f'training on {batch_size:,} images with {optimizer} over {math.prod(sizes)} {device}: '
         f'{(state + step) / 2**30:,.2f} of {CHIPS[device].size / 2**30:,.2f} GiB on each, by our '
         f'own count, of which {state / 2**30:,.2f} parameters and moments'
     )

@@ -25,6 +25,7 @@ ROWS = ('data', 'fsdp')  # the axes that split a batch
 # counts. An axis that does not divide its dimension leaves it whole. Moments lie as their
 # parameters do. The columns of q, k and v do not line up with heads: XLA exchanges them.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r'/v_(row|col)/', ()),  # Adafactor's means over rows and columns: small, so whole
     (r'(to_qkv|to_kv|net_0)/kernel$', ('fsdp', 'tensor')),
     (r'(to_qkv|to_kv|net_0)/bias$', ('tensor',)),
     (r'(to_out|net_1)/kernel$', ('tensor', 'fsdp')),

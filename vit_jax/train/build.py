@@ -35,9 +35,9 @@ from vit_jax.train.losses import create_loss
 from vit_jax.train.optim import (
     create_optimizer,
     learning_rate_factors,
-    learning_rate_schedule,
     stop_frozen,
 )
+from vit_jax.train.schedule import learning_rate_schedule
 from vit_jax.train.start import Start, start_from_run, start_from_weights, with_adapters
 from vit_jax.train.step import Learner, step_keys
 
@@ -257,7 +257,13 @@ def create_learner(
         mesh.
     """
     optim = config.optim
-    schedule = learning_rate_schedule(optim.learning_rate, length.warmup, length.num_steps)
+    schedule = learning_rate_schedule(
+        optim.schedule,
+        optim.learning_rate,
+        warmup_steps=length.warmup,
+        num_steps=length.num_steps,
+        cooldown_steps=length.cooldown,
+    )
     params = abstract_variables(start.model)['params']
     num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     check_memory(f'model: {num_parameters:,} parameters', 4 * num_parameters)
@@ -276,6 +282,7 @@ def create_learner(
             clip_norm=optim.clip_norm,
             factors=factors,
             moments_dtype=optim.moments_dtype,
+            gated=start.model.gated,
         ),
         freeze=partial(stop_frozen, factors=factors),
         accumulate_steps=optim.accumulate_steps,

@@ -32,6 +32,8 @@ RANGES = {
     'optim.learning_rate': '[0, 3e38)',  # float32
     'optim.warmup_steps': '[0, inf)',
     'optim.warmup_epochs': '[0, inf)',
+    'optim.cooldown_steps': '[0, inf)',
+    'optim.cooldown_epochs': '[0, inf)',
     'optim.weight_decay': '[0, 3e38)',
     'optim.b1': '[0, 1)',
     'optim.b2': '[0, 1)',

@@ -16,6 +16,7 @@ from vit_jax.model.layers import best_attention
 from vit_jax.model.shapes import num_tokens, pair
 from vit_jax.model.vit import ViT
 from vit_jax.parallel.sharding import AXES, place_state
+from vit_jax.train.optim import create_optimizer
 from vit_jax.train.step import Learner
 
 
@@ -23,12 +24,37 @@ class Memory(NamedTuple):
     """Bytes on one device.
 
     Args:
-      state: parameters and AdamW's two moments, which stay.
+      state: parameters and the optimizer's moments, which stay.
       step: what a training step needs in addition: batch, activations, gradients.
     """
 
     state: int
     step: int
+
+
+def planned_optimizer(
+    name: str = 'adamw', moments_dtype: str = 'float32'
+) -> optax.GradientTransformation:
+    """An optimizer whose state is as large as that of a run; its numbers do not matter.
+
+    Args:
+      name, moments_dtype: see `vit_jax.train.optim.create_optimizer`.
+
+    Raises:
+      InputError: if either is unknown.
+    """
+    return create_optimizer(
+        name,
+        optax.constant_schedule(1e-3),
+        weight_decay=0.05,
+        b1=0.9,
+        b2=0.999,
+        clip_norm=1.0,
+        moments_dtype=moments_dtype,
+    )
+
+
+ADAMW = planned_optimizer()
 
 
 class Chip(NamedTuple):
@@ -70,16 +96,22 @@ class Plan(NamedTuple):
     compiled: bool
 
 
-def training_memory(model: ViT, batch_size: int, device: Any = None) -> Memory:
-    """The memory of a training step with AdamW, as XLA plans it.
+def training_memory(
+    model: ViT,
+    batch_size: int,
+    device: Any = None,
+    optimizer: optax.GradientTransformation = ADAMW,
+) -> Memory:
+    """The memory of a training step, as XLA plans it.
 
     Compiles the step but allocates nothing. The framework itself and the data set are not included.
 
     Args:
       batch_size: images of `image_size` per device.
       device: one of a topology; None for the device at hand.
+      optimizer: see `planned_optimizer`.
     """
-    learner, state, images = _abstract(model, batch_size)
+    learner, state, images = _abstract(model, batch_size, optimizer)
     labels = jax.ShapeDtypeStruct((batch_size,), np.int32)
     batch = {'image': images, 'label': labels, 'position': labels}
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -99,9 +131,14 @@ def planned_bytes(compiled: Any) -> int:
 
 
 def counted_memory(
-    model: ViT, batch_size: int, chip: Chip, mesh: tuple[int, int, int] = (1, 1, 1), zero: int = 3
+    model: ViT,
+    batch_size: int,
+    chip: Chip,
+    mesh: tuple[int, int, int] = (1, 1, 1),
+    zero: int = 3,
+    optimizer: optax.GradientTransformation = ADAMW,
 ) -> Memory:
-    """The memory of a training step with AdamW by our own count, without a compiler.
+    """The memory of a training step by our own count, without a compiler.
 
     What the backward pass reads is what jax saves for it. The work on one layer takes about as much
     as that layer would save without rematerialisation; a GPU's compiler fuses half of it away. A
@@ -115,16 +152,19 @@ def counted_memory(
       mesh: along the axes data, fsdp and tensor. What tensor saves of the activations does not
         count.
       zero: see `vit_jax.parallel.parallel.Jit`.
+      optimizer: see `planned_optimizer`.
     """
-    state, gradients, image = _count(model, chip)
+    state, gradients, image = _count(model, chip, optimizer)
     if mesh != (1, 1, 1):
-        state, gradients = _split(model, mesh, zero)
+        state, gradients = _split(model, mesh, zero, optimizer)
     return Memory(state, gradients + batch_size // (mesh[0] * mesh[1]) * image)
 
 
-def _split(model: ViT, sizes: tuple[int, int, int], zero: int) -> tuple[int, int]:
+def _split(
+    model: ViT, sizes: tuple[int, int, int], zero: int, optimizer: optax.GradientTransformation
+) -> tuple[int, int]:
     """Bytes of a chip's part of the state; and of the gradients, with one layer gathered."""
-    _, state, _ = _abstract(model.clone(attention='xla'), 1)
+    _, state, _ = _abstract(model.clone(attention='xla'), 1, optimizer)
     mesh = AbstractMesh(sizes, AXES)
 
     parts = place_state(mesh, state, zero), place_state(mesh, {'gradients': state.params})
@@ -144,12 +184,12 @@ def held_bytes(placed: Any) -> int:
     )
 
 
-def largest_batch(model: ViT, chip: Chip) -> Plan:
+def largest_batch(model: ViT, chip: Chip, optimizer: optax.GradientTransformation = ADAMW) -> Plan:
     """The largest batch that fits: as XLA plans it if libtpu is installed, else by our own count.
 
     XLA compiles at least twice, a minute or more each time.
     """
-    state, gradients, image = _count(model, chip)
+    state, gradients, image = _count(model, chip, optimizer)
     room = chip.size - state - gradients
     batch_size = max(0, room // image)
     if not (batch_size and chip.platform == 'tpu' and importlib.util.find_spec('libtpu')):
@@ -161,7 +201,8 @@ def largest_batch(model: ViT, chip: Chip) -> Plan:
     def plan(batch_size: int) -> Plan:
         """Of this batch, or of the next smaller one that fits."""
         try:
-            return Plan(batch_size, training_memory(model, batch_size, device), compiled=True)
+            memory = training_memory(model, batch_size, device, optimizer)
+            return Plan(batch_size, memory, compiled=True)
         except jax.errors.JaxRuntimeError as error:
             if 'RESOURCE_EXHAUSTED' not in str(error) or batch_size == 1:
                 raise
@@ -181,12 +222,12 @@ def chosen_attention(model: ViT, device: Any) -> str:
     return best_attention(device, jax.ShapeDtypeStruct(shape, jnp.dtype(model.dtype)))
 
 
-def _count(model: ViT, chip: Chip) -> tuple[int, int, int]:
+def _count(model: ViT, chip: Chip, optimizer: optax.GradientTransformation) -> tuple[int, int, int]:
     """Bytes of the state, of the gradients, and of each image; see `counted_memory`."""
     fused = chosen_attention(model, chip) != 'xla'
     # 'pallas' saves what any fused kernel saves.
     model = model.clone(attention='pallas' if fused else 'xla')
-    _, state, _ = _abstract(model, 1)
+    _, state, _ = _abstract(model, 1, optimizer)
     saved, layer = _saved(model), _saved(model.clone(depth=1, remat='none'))
     gradients = _bytes(state.params)
     if chip.platform == 'gpu':
@@ -197,11 +238,13 @@ def _count(model: ViT, chip: Chip) -> tuple[int, int, int]:
     return _bytes(state), gradients + copies, (saved + layer) * rows // tokens
 
 
-def _abstract(model: ViT, batch_size: int) -> tuple[Learner, Any, jax.ShapeDtypeStruct]:
+def _abstract(
+    model: ViT, batch_size: int, optimizer: optax.GradientTransformation = ADAMW
+) -> tuple[Learner, Any, jax.ShapeDtypeStruct]:
     """A learner, and the shapes of its state and of a batch's images."""
     shape = batch_size, *pair(model.image_size), model.channels
     images = jax.ShapeDtypeStruct(shape, np.float32)
-    learner = Learner(model, jnp.asarray, optimizer=optax.adamw(1e-3))
+    learner = Learner(model, jnp.asarray, optimizer=optimizer)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return learner, jax.eval_shape(learner.init, key, images), images
 

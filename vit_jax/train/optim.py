@@ -1,4 +1,4 @@
-"""The optimizer: schedule, weight decay, learning rates by layer, frozen parameters."""
+"""The optimizer: its update, weight decay, learning rates by layer, frozen parameters."""
 
 import fnmatch
 import re
@@ -12,27 +12,8 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vit_jax.errors import InputError
-
-
-def learning_rate_schedule(
-    learning_rate: float, warmup_steps: int, num_steps: int
-) -> optax.Schedule:
-    """Linear warm-up from 0, then a cosine to 0 at the end of the run.
-
-    Args:
-      learning_rate: the peak.
-      warmup_steps: length of the warm-up.
-      num_steps: length of the run.
-
-    Returns:
-      steps done → learning rate of the next step.
-    """
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=num_steps,
-    )
+from vit_jax.train.muon import muon
+from vit_jax.train.per_layer import per_layer
 
 
 def decay_mask(params: Any) -> Any:
@@ -111,6 +92,29 @@ def stop_frozen(params: Any, factors: Any) -> Any:
     return jax.tree.map(stop, params, factors)
 
 
+def adafactor(b1: float, b2: float, moments_dtype: str) -> optax.GradientTransformation:
+    """Adam with a second moment that is stored as its means over rows and over columns.
+
+    As "Scaling Vision Transformers" (https://arxiv.org/abs/2106.04560, section 3.4) changed
+    Adafactor (https://arxiv.org/abs/1804.04235), and big_vision has it: with momentum, and with
+    AdamW's learning rates instead of those relative to the parameters. Arrays with a side of less
+    than 32 store the second moment whole.
+
+    Args:
+      b1: decay of the momentum.
+      b2: largest decay of the second moment; after t steps it is 1 - t^-0.8.
+      moments_dtype: of the momentum.
+    """
+
+    def decay_rate(step: Any, exponent: Any) -> jax.Array:
+        return jnp.minimum(b2, 1 - (step + 1.0) ** -exponent)
+
+    return optax.chain(
+        optax.scale_by_factored_rms(min_dim_size_to_factor=32, decay_rate_fn=decay_rate),
+        optax.ema(b1, debias=False, accumulator_dtype=moments_dtype),
+    )
+
+
 def create_optimizer(
     name: str,
     schedule: optax.Schedule,
@@ -121,32 +125,52 @@ def create_optimizer(
     clip_norm: float,
     factors: Any = None,
     moments_dtype: str = 'float32',
+    gated: bool = False,
 ) -> optax.GradientTransformation:
-    """Clips the gradients' global norm, then AdamW or SGD with momentum.
+    """Clips the gradients' global norm, then makes one of several updates of them.
 
-    Frozen parameters stay as they are. Unless only some layers of them are frozen, they take no
-    space in the optimizer's state.
+    'adamw'      https://arxiv.org/abs/1711.05101;
+    'sgd'        with momentum;
+    'lamb'       Adam's update, and the decay, relative to the norm of each array
+                 (https://arxiv.org/abs/1904.00962);
+    'lion'       the sign of the momentum (https://arxiv.org/abs/2302.06675);
+    'adafactor'  see `adafactor`;
+    'muon'       see `vit_jax.train.muon.muon`.
+
+    LAMB, Adafactor and Muon look at whole arrays, and see each layer by itself. Frozen parameters
+    stay as they are. Unless only some layers of them are frozen, they take no space in the
+    optimizer's state.
 
     Weight decay is decoupled (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101) and scaled
-    by the learning rate: each step subtracts learning_rate * weight_decay * kernel.
+    by the learning rate: each step subtracts learning_rate * weight_decay * kernel. LAMB's is part
+    of what it scales.
 
     Args:
-      name: 'adamw' or 'sgd'.
+      name: of the update.
       schedule: steps done → learning rate.
       weight_decay: of kernels only, see `decay_mask`.
-      b1: decay of the first moment, and SGD's momentum.
-      b2: decay of the second moment.
+      b1: decay of the first moment or of the momentum; in lion, of what takes its sign.
+      b2: decay of the second moment; lion's of the momentum.
       clip_norm: largest global norm of the gradients; 0 for no limit.
       factors: of the learning rate, from `learning_rate_factors`; None for 1 everywhere.
       moments_dtype: of the first moment, 'float32' or 'bfloat16'. The second moment stays float32:
         its decay is less than what bfloat16 resolves.
+      gated: whether the feed-forward blocks are, see `muon`.
 
     Raises:
       InputError: if the name or the dtype is unknown.
     """
+
+    def adam(eps: float = 1e-8) -> optax.GradientTransformation:
+        return optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=moments_dtype)
+
     scale_by = {
-        'adamw': lambda: optax.scale_by_adam(b1=b1, b2=b2, mu_dtype=moments_dtype),
+        'adamw': adam,
         'sgd': lambda: optax.trace(decay=b1, accumulator_dtype=moments_dtype),
+        'lamb': lambda: adam(eps=1e-6),  # as published
+        'lion': lambda: optax.scale_by_lion(b1=b1, b2=b2, mu_dtype=moments_dtype),
+        'adafactor': lambda: per_layer(adafactor(b1, b2, moments_dtype)),
+        'muon': lambda: muon(adam(), b1=b1, moments_dtype=moments_dtype, gated=gated),
     }
     if name not in scale_by:
         raise InputError(f'optim.name: expected one of {", ".join(scale_by)}, got {name!r}')
@@ -158,6 +182,7 @@ def create_optimizer(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
         scale_by[name](),
         optax.add_decayed_weights(weight_decay, decay_mask),
+        *([per_layer(optax.scale_by_trust_ratio())] if name == 'lamb' else []),
         optax.scale_by_learning_rate(schedule),
     )
     if factors is None or all((factor == 1).all() for factor in jax.tree.leaves(factors)):

@@ -71,7 +71,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         eval_step = parallel.eval_step(learner.eval_step)
         found = f'{source.name}: {splits}, {len(source.class_names)} classes'
         print(*start.notes, found, *source.notes, *splits.notes, sep='\n')
-        print(run_summary(start.model, order, length, run_directory))
+        print(run_summary(start.model, order, length, run_directory, config.optim))
         if config.dry_run:
             return plan_step(learner, train_step, parallel, start.model)
 
