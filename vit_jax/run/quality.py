@@ -1,7 +1,9 @@
 """What tells a better model: the metric that chooses the best checkpoint and is printed."""
 
+from typing import Any
 
-def quality(metrics: dict[str, float]) -> tuple[str, float]:
+
+def quality(metrics: dict[str, Any]) -> tuple[str, float]:
     """The name and the value of the metric that counts, in [0, 1].
 
     Args:
