@@ -1,7 +1,9 @@
 """What tells a better model: the metric that chooses the best checkpoint and is printed."""
 
+from typing import Any
 
-def quality(metrics: dict[str, float], ema: bool = True) -> tuple[str, float]:
+
+def quality(metrics: dict[str, Any], ema: bool = True) -> tuple[str, float]:
     """The name and the value of the metric that counts, in [0, 1].
 
     Args:
@@ -15,7 +17,7 @@ def quality(metrics: dict[str, float], ema: bool = True) -> tuple[str, float]:
     return 'accuracy', float(metrics[f'{prefix}accuracy'])
 
 
-def show_quality(metrics: dict[str, float]) -> str:
+def show_quality(metrics: dict[str, Any]) -> str:
     """As text, with that of the moving average if there is one."""
     text = '{} {:.2%}'.format(*quality(metrics, ema=False))
     return f'{text}, averaged {quality(metrics)[1]:.2%}' if 'ema_accuracy' in metrics else text
