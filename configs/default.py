@@ -116,7 +116,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.class_token = config_dict.placeholder(
         bool
     )  # may be False with pool 'gap' and 'map'
-    # A distillation token (there is no distillation training yet).
+    # A distillation token, whose own classifier learns from distill.weights.
     config.model.distilled = config_dict.placeholder(bool)
     config.model.patch_bias = config_dict.placeholder(bool)  # of the patch embedding
     config.model.embed_norm = config_dict.placeholder(bool)  # a norm before the first layer
@@ -172,6 +172,17 @@ def get_config() -> ml_collections.ConfigDict:
     config.ema = ml_collections.ConfigDict()
     # 0: none; 0.999 and more for long runs. In the first steps it is less.
     config.ema.decay = 0.0
+
+    # Knowledge distillation: a frozen teacher sees the same augmented pictures, resized to its own
+    # size. A resumed run reads it again.
+    config.distill = ml_collections.ConfigDict()
+    # A run directory, a weight file or a Hugging Face folder, for the classes of the data; None: no
+    # teacher.
+    config.distill.weights = config_dict.placeholder(str)
+    # 'hard', the teacher's decisions, as DeiT; or 'soft', its probabilities.
+    config.distill.kind = 'hard'
+    config.distill.alpha = 0.5  # share of the teacher in the loss; the labels have the rest
+    config.distill.temperature = 3.0  # of 'soft'; higher: flatter probabilities
 
     # Applied in this order, with random numbers of each example's own, inside the compiled step.
     config.augment = ml_collections.ConfigDict()

@@ -1,0 +1,56 @@
+"""The teacher of a run: read from weights, and for the classes of the data."""
+
+from typing import Any
+
+from vit_jax.errors import InputError
+from vit_jax.model.vit import ViT
+from vit_jax.train.distill import KINDS, Distillation
+from vit_jax.train.start import differing_classes
+from vit_jax.weights.reading import read_weights
+
+
+def read_teacher(
+    student: ViT,
+    class_names: list[str],
+    *,
+    weights: str | None,
+    kind: str,
+    alpha: float,
+    temperature: float,
+) -> tuple[Distillation | None, Any]:
+    """How a teacher teaches a student, and its variables, float32, on the host.
+
+    It computes in the student's dtype.
+
+    Args:
+      student: that learns.
+      class_names: of the data.
+      weights: a run directory, a weight file or a Hugging Face folder; None for no teacher.
+      kind, alpha, temperature: see `Distillation`.
+
+    Raises:
+      InputError: if the weights cannot be read or have other classes or channels than the data, or
+        the kind is unknown.
+    """
+    if weights is None:
+        return None, None
+    if kind not in KINDS:
+        raise InputError(f"distill.kind: expected 'hard' or 'soft', got {kind!r}")
+    try:
+        teacher = read_weights(weights, dtype=student.dtype)
+        preprocessing = teacher.preprocessing()
+    except InputError as error:
+        raise InputError(f'distill.weights: {error}') from None
+    if differing := differing_classes(teacher, class_names):
+        raise InputError(
+            f'distill.weights: expected a teacher for the classes of the data, but {differing}; '
+            f'fine-tune it on the data first'
+        )
+    if preprocessing.channels != student.channels:
+        raise InputError(
+            f'distill.weights: expected a teacher for pictures with {student.channels} channels, '
+            f'as the data has them, got one for {preprocessing.channels}'
+        )
+    print(f'teacher: {teacher.name}', *teacher.notes, sep='\n')
+    distillation = Distillation(teacher.model, preprocessing, kind, alpha, temperature)
+    return distillation, teacher.variables
