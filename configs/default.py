@@ -173,6 +173,12 @@ def get_config() -> ml_collections.ConfigDict:
     # 0: none; 0.999 and more for long runs. In the first steps it is less.
     config.ema.decay = 0.0
 
+    # Ends the run early when it no longer improves on the test split, with a checkpoint.
+    config.early_stopping = ml_collections.ConfigDict()
+    config.early_stopping.patience = 0  # evaluations without a better metric than before; 0: off
+    # Of the test lines of metrics.jsonl, such as 'loss' or 'ema_accuracy'; losses are better lower.
+    config.early_stopping.metric = 'accuracy'
+
     # Knowledge distillation: a frozen teacher sees the same augmented pictures, resized to its own
     # size. A resumed run reads it again.
     config.distill = ml_collections.ConfigDict()

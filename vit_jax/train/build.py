@@ -31,6 +31,7 @@ from vit_jax.run.storage import AnyPath
 from vit_jax.run.wandb_run import WandbRun
 from vit_jax.train.checks import check_split
 from vit_jax.train.distill import Distillation
+from vit_jax.train.early_stopping import stop_reason
 from vit_jax.train.length import Length
 from vit_jax.train.optim import (
     create_optimizer,
@@ -233,6 +234,7 @@ def create_reporter(
         epochs=order.epochs,
         learning_rate=jax.jit(schedule),
         flops=learner.flops,
+        stop_reason=partial(stop_reason, **config.early_stopping),
         wandb_run=wandb_run,
     )
 

@@ -40,6 +40,7 @@ RANGES = {
     'optim.lora_rank': '[0, 65536)',
     'optim.accumulate_steps': '[1, 2147483648)',
     'ema.decay': '[0, 1)',
+    'early_stopping.patience': '[0, inf)',
     'distill.alpha': '[0, 1]',
     'distill.temperature': '(0, 1e6)',
     'parallel.data': '[-1, 2147483648)',

@@ -116,8 +116,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                         if tested is None:  # the evaluation was interrupted
                             tested = evaluate(eval_step, state, splits.test, parallel)
                             checkpoints.add_metrics(done, tested)
-                        if not report.ends_with_test(done, tested):
-                            report.test(done, tested)
+                        report.test(done, tested)
                     traced = profiled(batches, run_directory / 'profile', done, config.profile)
                     for batch in report.timed(traced):
                         state, metrics = train_step(state, batch, train_key, teacher=teacher)
@@ -131,7 +130,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                             report.test(done, tested)
                         is_due = checkpoints.is_due(config.checkpoint_every_minutes)
                         is_due, stops = wishes(is_due, signals.has_come())
-                        if length.saves_at(done) or is_due:
+                        if length.saves_at(done) or is_due or report.ends_early:
                             save(tested)
                         checkpoints.check()
                         if stops:
