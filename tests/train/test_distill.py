@@ -16,6 +16,7 @@ import vit_jax
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
 from vit_jax.train.distill import Distillation, both_logits, hard_loss, soft_loss
+from vit_jax.train.start import Start
 from vit_jax.train.step import Learner
 from vit_jax.train.teacher import read_teacher
 from vit_jax.train.trainer import train
@@ -110,25 +111,38 @@ def test_each_classifier_learns_from_its_own_targets(distilled, alpha):
     assert changed == {'dist' if distilled and alpha else 'layers_1'}
 
 
+def student(channels):
+    """What a run starts from, as far as a teacher depends on it."""
+    model = STUDENT.clone(channels=channels, dtype='bfloat16')
+    return Start(model, None, Preprocessing((8, 8), channels, (0.1,), (0.3,)), [])
+
+
 def test_a_teacher_that_does_not_fit_is_one_line(shared_digits_run, tmp_path):
-    student = vit_jax.ViT(image_size=8, channels=1, **SIZES | dict(num_classes=10))
     digits = list('0123456789')
 
-    def read(student=student, class_names=digits, weights=shared_digits_run, kind='hard'):
+    def read(channels=1, class_names=digits, weights=shared_digits_run, kind='hard'):
         options = dict(weights=str(weights), kind=kind, alpha=0.5, temperature=1.0)
-        return read_teacher(student, class_names, **options)
+        return read_teacher(student(channels), class_names, **options)
 
     for message, wrong in {
         'distill.weights: .*nowhere: no such file or run': dict(weights=tmp_path / 'nowhere'),
         'but the data has 2 classes, the weights 10; fine-tune': dict(class_names=['a', 'b']),
         "the data has 'ten' where the weights have '9'": dict(class_names=[*digits[:9], 'ten']),
-        'for pictures with 3 channels, .* got one for 1': dict(student=student.clone(channels=3)),
+        'for pictures with 3 channels, .* got one for 1': dict(channels=3),
         "distill.kind: expected 'hard' or 'soft', got 'warm'": dict(kind='warm'),
     }.items():
         with pytest.raises(InputError, match=message):
             read(**wrong)
-    distillation, _ = read(student=student.clone(dtype='bfloat16'))
+
+
+def test_a_teacher_without_a_normalisation_gets_that_of_the_data(tmp_path, capsys):
+    path = tmp_path / 'teacher.safetensors'
+    vit_jax.save_weights(path, TEACHER, random_variables(TEACHER), 'seed')
+    options = dict(weights=str(path), kind='hard', alpha=0.5, temperature=1.0)
+    distillation, _ = read_teacher(student(3), list('abcde'), **options)
+    assert distillation.preprocessing == Preprocessing((4, 4), 3, (0.1,), (0.3,))
     assert distillation.model.dtype == 'bfloat16'
+    assert 'mean (0.1,) and std (0.3,) are those of the data' in capsys.readouterr().out
 
 
 def test_a_distilled_run_resumes_bit_identically_with_its_teacher_alone(

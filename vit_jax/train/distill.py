@@ -87,10 +87,10 @@ class Distillation:
         seen = jax.image.resize(seen, (len(seen), *self.preprocessing.shape), 'bilinear')
         taught: Any = self.model.apply(teacher, seen)
         if self.kind == 'hard':
-            by_teacher = hard_loss(logits, taught)
+            taught_loss = hard_loss(logits, taught)
         else:
-            by_teacher = soft_loss(logits, taught, self.temperature)
-        return (1 - self.alpha) * loss + self.alpha * by_teacher
+            taught_loss = soft_loss(logits, taught, self.temperature)
+        return (1 - self.alpha) * loss + self.alpha * taught_loss
 
 
 def both_logits(

@@ -3,14 +3,13 @@
 from typing import Any
 
 from vit_jax.errors import InputError
-from vit_jax.model.vit import ViT
 from vit_jax.train.distill import KINDS, Distillation
-from vit_jax.train.start import differing_classes
+from vit_jax.train.start import Start, differing_classes
 from vit_jax.weights.reading import read_weights
 
 
 def read_teacher(
-    student: ViT,
+    start: Start,
     class_names: list[str],
     *,
     weights: str | None,
@@ -20,10 +19,11 @@ def read_teacher(
 ) -> tuple[Distillation | None, Any]:
     """How a teacher teaches a student, and its variables, float32, on the host.
 
-    It computes in the student's dtype.
+    It computes in the student's dtype. If its weights lack mean and std of the pixels, those of the
+    student are used, with a note.
 
     Args:
-      student: that learns.
+      start: of the student.
       class_names: of the data.
       weights: a run directory, a weight file or a Hugging Face folder; None for no teacher.
       kind, alpha, temperature: see `Distillation`.
@@ -37,8 +37,7 @@ def read_teacher(
     if kind not in KINDS:
         raise InputError(f"distill.kind: expected 'hard' or 'soft', got {kind!r}")
     try:
-        teacher = read_weights(weights, dtype=student.dtype)
-        preprocessing = teacher.preprocessing()
+        teacher = read_weights(weights, dtype=start.model.dtype)
     except InputError as error:
         raise InputError(f'distill.weights: {error}') from None
     if differing := differing_classes(teacher, class_names):
@@ -46,11 +45,18 @@ def read_teacher(
             f'distill.weights: expected a teacher for the classes of the data, but {differing}; '
             f'fine-tune it on the data first'
         )
-    if preprocessing.channels != student.channels:
+    own = start.preprocessing
+    if teacher.model.channels != own.channels:
         raise InputError(
-            f'distill.weights: expected a teacher for pictures with {student.channels} channels, '
-            f'as the data has them, got one for {preprocessing.channels}'
+            f'distill.weights: expected a teacher for pictures with {own.channels} channels, as '
+            f'the data has them, got one for {teacher.model.channels}'
         )
-    print(f'teacher: {teacher.name}', *teacher.notes, sep='\n')
+    notes = list(teacher.notes)
+    if {'mean', 'std'} <= (teacher.description['preprocessing'] or {}).keys():
+        preprocessing = teacher.preprocessing()
+    else:
+        preprocessing = teacher.preprocessing(own.mean, own.std)
+        notes.append(f'mean {own.mean} and std {own.std} are those of the data: the file has none')
+    print(f'teacher: {teacher.name}', *notes, sep='\n')
     distillation = Distillation(teacher.model, preprocessing, kind, alpha, temperature)
     return distillation, teacher.variables

@@ -66,7 +66,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         check_same({'number of examples': splits.num_examples})
         length = run_length(config, splits.train.num_examples)
         order = train_order(config, splits.train.num_examples, parallel.rows)
-        distill, teacher = read_teacher(start.model, source.class_names, **config.distill)
+        distill, teacher = read_teacher(start, source.class_names, **config.distill)
         learner, schedule = create_learner(config, start, splits.train, length, parallel, distill)
         train_step = parallel.train_step(learner.train_step)
         eval_step = parallel.eval_step(learner.eval_step)
