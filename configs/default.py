@@ -121,7 +121,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.class_token = config_dict.placeholder(
         bool
     )  # may be False with pool 'gap' and 'map'
-    # A distillation token (there is no distillation training yet).
+    # A distillation token, whose own classifier learns from distill.weights.
     config.model.distilled = config_dict.placeholder(bool)
     config.model.patch_bias = config_dict.placeholder(bool)  # of the patch embedding
     config.model.embed_norm = config_dict.placeholder(bool)  # a norm before the first layer
@@ -193,6 +193,23 @@ def get_config() -> ml_collections.ConfigDict:
     # Weights of the classes (of their presence, for 'sigmoid'): a number for each, such as
     # (0.5, 2.0), or ('balanced',), inversely proportional to their examples. (): none.
     config.loss.class_weights = ()
+
+    # Ends the run early when it no longer improves on the test split, with a checkpoint.
+    config.early_stopping = ml_collections.ConfigDict()
+    config.early_stopping.patience = 0  # evaluations without a better metric than before; 0: off
+    # Of the test lines of metrics.jsonl, such as 'loss' or 'ema_accuracy'; losses are better lower.
+    config.early_stopping.metric = 'accuracy'
+
+    # Knowledge distillation: a frozen teacher sees the same augmented pictures, resized to its own
+    # size. A resumed run reads it again.
+    config.distill = ml_collections.ConfigDict()
+    # A run directory, a weight file or a Hugging Face folder, for the classes of the data; None: no
+    # teacher.
+    config.distill.weights = config_dict.placeholder(str)
+    # 'hard', the teacher's decisions, as DeiT; or 'soft', its probabilities.
+    config.distill.kind = 'hard'
+    config.distill.alpha = 0.5  # share of the teacher in the loss; the labels have the rest
+    config.distill.temperature = 3.0  # of 'soft'; higher: flatter probabilities
 
     # Applied in this order, with random numbers of each example's own, inside the compiled step.
     config.augment = ml_collections.ConfigDict()

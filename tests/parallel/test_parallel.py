@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import random_variables
 
 import vit_jax
 from configs import default
@@ -12,6 +13,7 @@ from vit_jax.augment.augment import augment
 from vit_jax.data.preprocess import Preprocessing
 from vit_jax.errors import InputError
 from vit_jax.parallel.parallel import create_parallel, init, put
+from vit_jax.train.distill import Distillation
 from vit_jax.train.optim import create_optimizer
 from vit_jax.train.schedule import learning_rate_schedule
 from vit_jax.train.step import Learner
@@ -73,6 +75,7 @@ def run(
     model=MODEL,
     augmentation=AUGMENT,
     accumulate_steps=1,
+    distillation=None,
     **mesh,
 ):
     """State and metrics after some training steps, with augmentation unless it is None."""
@@ -87,13 +90,16 @@ def run(
         optimizer,
         accumulate_steps=accumulate_steps,
         ema_decay=0.9,
+        distillation=distillation,
         place_gradients=parallel.place_gradients,
     )
     run_step = parallel.train_step(learner.train_step)
     state = parallel.spread(put(parallel, initial_state(model, optimizer)))
+    teacher = parallel.spread(distillation and random_variables(distillation.model))
     history = []
     for batch in batches(num_steps):
-        state, metrics = run_step(state, parallel.put_batch(batch), jax.random.key(1))
+        batch = parallel.put_batch(batch)
+        state, metrics = run_step(state, batch, jax.random.key(1), teacher=teacher)
         history.append(jax.device_get(metrics))
     return jax.device_get(parallel.collect(state)), history
 
@@ -146,6 +152,24 @@ def test_accumulation_equals_one_large_batch(mode, num_devices, mesh, expected_s
     """With mixup, CutMix and dropout."""
     found = run(mode, num_devices, OF_A_RUN, model=SPLIT_MODEL, accumulate_steps=4, **mesh)
     assert_equal(found, expected_split, 1e-6)
+
+
+def test_every_layout_distils_the_same():
+    """A teacher of another size teaches a distillation token."""
+    teacher = MODEL.clone(image_size=12, pool='gap', heads=4)
+    preprocessing = Preprocessing((12, 12), 3, (0.4,), (0.2,))
+    options = dict(
+        model=MODEL.clone(distilled=True),
+        augmentation=None,
+        distillation=Distillation(teacher, preprocessing, 'soft', 0.5, 2.0),
+        num_steps=2,
+    )
+    expected = run('jit', 1, SGD, **options)
+    for mode, num_devices, layout in (
+        ('pmap', 8, {}),
+        ('jit', 8, {'data': 2, 'fsdp': 2, 'tensor': 2, 'accumulate_steps': 2}),
+    ):
+        assert_equal(run(mode, num_devices, SGD, **layout, **options), expected, 1e-6)
 
 
 def test_bfloat16_gradients_are_added_up_in_float32():

@@ -71,7 +71,8 @@ def test_numbers_out_of_range_raise_before_anything_is_written(digits_config, tm
     *path, last = name.split('.')
     section = digits_config[path[0]] if path else digits_config
     kind = section.get_type(last)
-    bad = [low - 1] + ([high] if high < float('inf') else [])
+    lowest = low if RANGES[name].startswith('(') else low - 1  # of those that are too low
+    bad = [lowest] + ([high] if high < float('inf') else [])
     for value in [*bad, *([float('nan'), float('inf')] if kind is float else [])]:
         config = digits_config.copy_and_resolve_references()
         config.update_from_flattened_dict({name: kind(value)})

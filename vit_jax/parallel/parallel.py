@@ -70,11 +70,14 @@ class Jit:
         return jax.lax.with_sharding_constraint(gradients, shardings)
 
     def train_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """A step (state, batch, …) → (state, metrics) that uses up the state."""
+        """A step (state, batch, …) → (state, metrics) that uses up the state.
+
+        What it takes by name lies as `spread` puts it.
+        """
 
         @functools.wraps(step)
-        def placed_step(state: Any, *arguments: Any) -> Any:
-            after, metrics = step(state, *arguments)
+        def placed_step(state: Any, *arguments: Any, **named: Any) -> Any:
+            after, metrics = step(state, *arguments, **named)
             shardings = _shardings(self.placed(after))
             return jax.lax.with_sharding_constraint((after, metrics), (shardings, self.replicated))
 
@@ -88,9 +91,9 @@ class Jit:
         """A step traced with the mesh in context, where what depends on it looks for it."""
 
         @functools.wraps(step)
-        def traced(*arguments: Any) -> Any:
+        def traced(*arguments: Any, **named: Any) -> Any:
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
-                return step(*arguments)
+                return step(*arguments, **named)
 
         return traced
 
@@ -148,7 +151,7 @@ class Pmap:
             functools.partial(step, axis_name=self.axis_name),
             axis_name=self.axis_name,
             devices=self.devices,
-            in_axes=(0, 0, None),
+            in_axes=(0, 0, None),  # what is passed by name has the leading axis too
             out_axes=(0, None),
             donate_argnums=0,
         )

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from vit_jax.parallel.distributed import is_first
+from vit_jax.parallel.distributed import agreed, is_first
 from vit_jax.run.json_files import write_json
 from vit_jax.run.machine import device_memory, peak_flops
 from vit_jax.run.metrics import MetricsWriter
@@ -39,6 +39,7 @@ class Reporter:
       epochs: steps done → passes over the training split.
       learning_rate: schedule: steps done → learning rate of the next step.
       flops: of training on one image.
+      stop_reason: lines of `metrics.jsonl` → why the run ends after an evaluation; None if not.
       wandb_run: gets the metrics too.
     """
 
@@ -55,6 +56,7 @@ class Reporter:
         epochs: Callable[[int], float],
         learning_rate: Callable[[int], Any],
         flops: int,
+        stop_reason: Callable[[list[dict[str, Any]]], str | None] = lambda lines: None,
         wandb_run: WandbRun | None = None,
     ) -> None:
         self._writer = MetricsWriter(run_directory, first_step)
@@ -68,6 +70,8 @@ class Reporter:
         self._run_directory = run_directory
         self._learning_rate = learning_rate
         self._flops = flops
+        self._stop_reason = stop_reason
+        self.ends_early: str | None = None  # why the run ends before its last step
         self._peak = jax.device_count() * peak_flops(jax.devices()[0].device_kind)
         self._saved = 0.0  # seconds that saves took since the last line
         learning_rate(first_step)  # compiles now, not between two steps
@@ -104,8 +108,8 @@ class Reporter:
         return self._writer.lines
 
     def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches; the share of time spent waiting for them becomes 'data_wait'."""
-        while True:
+        """The same batches, up to an early end; 'data_wait' is the share of time spent waiting."""
+        while not self.ends_early:
             if self._paused:  # evaluations and saves do not count as time between steps
                 self._restart_clock()
                 self._paused = False
@@ -115,6 +119,7 @@ class Reporter:
                 return
             self._waited += time.perf_counter() - begun
             yield batch
+        tqdm.write(self.ends_early)
 
     def train(self, step: int, metrics: Any) -> None:
         """Takes the metrics of a step that may still be running; reports those of the one before.
@@ -163,14 +168,18 @@ class Reporter:
             self._saved = 0.0
 
     def test(self, step: int, metrics: Any) -> None:
-        """Reports an evaluation after `step` steps.
+        """Reports an evaluation after `step` steps, if that is not the last line already.
 
         Raises:
           Diverged: see `train`.
         """
         self.flush()
-        self._report(step, 'test', self._fetch(step, metrics))
+        line = {'step': step, 'split': 'test', 'epoch': self._epochs(step), **metrics}
+        if self.lines[-1:] != [line]:
+            self._report(step, 'test', self._fetch(step, metrics))
         self._paused = True
+        if step < self._num_steps:
+            self.ends_early = agreed(self._stop_reason(self.lines))
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
@@ -178,12 +187,6 @@ class Reporter:
         begun = time.perf_counter()
         yield
         self._saved += time.perf_counter() - begun
-
-    def ends_with_test(self, step: int, metrics: dict[str, float]) -> bool:
-        """Whether the last line is this evaluation after `step` steps."""
-        return self.lines[-1:] == [
-            {'step': step, 'split': 'test', 'epoch': self._epochs(step), **metrics}
-        ]
 
     def _restart_clock(self) -> None:
         self._clock = time.perf_counter()

@@ -17,7 +17,6 @@ from vit_jax.data.sources import Source, open_source, open_split
 from vit_jax.data.splits import Splits
 from vit_jax.data.stream import HELD, Stream
 from vit_jax.errors import InputError
-from vit_jax.model.flops import flops_per_image
 from vit_jax.model.shapes import abstract_variables, pair
 from vit_jax.model.variants import DEFAULT_SIZES, variant_arguments
 from vit_jax.model.vit import ViT
@@ -30,6 +29,8 @@ from vit_jax.run.report import Reporter
 from vit_jax.run.storage import AnyPath
 from vit_jax.run.wandb_run import WandbRun
 from vit_jax.train.checks import check_split
+from vit_jax.train.distill import Distillation
+from vit_jax.train.early_stopping import stop_reason
 from vit_jax.train.length import Length
 from vit_jax.train.losses import create_loss
 from vit_jax.train.optim import (
@@ -207,7 +208,7 @@ def create_reporter(
     done: int,
     schedule: optax.Schedule,
     order: TrainOrder,
-    model: ViT,
+    learner: Learner,
 ) -> Reporter:
     """A reporter for the steps of a run.
 
@@ -216,7 +217,7 @@ def create_reporter(
       done: steps already done.
       schedule: steps done → learning rate.
       order: of the examples.
-      model: to train.
+      learner: from `create_learner`.
     """
     wandb_run = None
     if config.wandb_project and done < length.num_steps and is_first():
@@ -232,7 +233,8 @@ def create_reporter(
         examples=order.examples,
         epochs=order.epochs,
         learning_rate=jax.jit(schedule),
-        flops=3 * flops_per_image(model),
+        flops=learner.flops,
+        stop_reason=partial(stop_reason, **config.early_stopping),
         wandb_run=wandb_run,
     )
 
@@ -243,6 +245,7 @@ def create_learner(
     examples: InMemory | Stream,
     length: Length,
     parallel: Jit | Pmap,
+    distillation: Distillation | None,
 ) -> tuple[Learner, optax.Schedule]:
     """The learner that a config describes, and its learning-rate schedule.
 
@@ -251,6 +254,7 @@ def create_learner(
       examples: of the training split.
       length: of the run.
       parallel: how the steps run over the devices.
+      distillation: from a teacher, if there is one.
 
     Raises:
       InputError: if an option of the optimizer or the loss is wrong, or the model does not fit the
@@ -287,6 +291,7 @@ def create_learner(
         freeze=partial(stop_frozen, factors=factors),
         accumulate_steps=optim.accumulate_steps,
         ema_decay=config.ema.decay,
+        distillation=distillation,
         place_gradients=parallel.place_gradients,
         loss=create_loss(**config.loss, examples=examples, num_classes=start.model.num_classes),
     )

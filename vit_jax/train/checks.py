@@ -42,6 +42,9 @@ RANGES = {
     'optim.lora_rank': '[0, 65536)',
     'optim.accumulate_steps': '[1, 2147483648)',
     'ema.decay': '[0, 1)',
+    'early_stopping.patience': '[0, inf)',
+    'distill.alpha': '[0, 1]',
+    'distill.temperature': '(0, 1e6)',
     'parallel.data': '[-1, 2147483648)',
     'parallel.fsdp': '[-1, 2147483648)',
     'parallel.tensor': '[-1, 2147483648)',
@@ -161,4 +164,5 @@ def _contains(interval: str, value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     low, high = (float(end) for end in interval[1:-1].split(', '))
-    return low <= value < high or (interval.endswith(']') and value == high)
+    above = low < value if interval.startswith('(') else low <= value
+    return above and (value < high or (interval.endswith(']') and value == high))

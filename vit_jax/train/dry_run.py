@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.model.flops import flops_per_image
 from vit_jax.model.shapes import pair
 from vit_jax.model.vit import ViT
 from vit_jax.parallel.compiled import collectives
@@ -16,7 +15,7 @@ from vit_jax.train.step import Learner
 
 
 def plan_step(
-    learner: Learner, train_step: Any, parallel: Jit | Pmap, model: ViT
+    learner: Learner, train_step: Any, parallel: Jit | Pmap, model: ViT, teacher: Any
 ) -> dict[str, Any]:
     """Compiles the step and prints its FLOPs, its memory and what its devices send each other.
 
@@ -25,10 +24,12 @@ def plan_step(
       train_step: `Learner.train_step`, wrapped by `parallel`.
       parallel: how it runs over the devices.
       model: that it trains.
+      teacher: see `Learner.train_step`.
 
     Returns:
-      'flops', of the model, on all devices; 'state_bytes' and 'step_bytes', on each device;
-      'collectives', by kind: how many, and the bytes of their results.
+      'flops', of the model, and of a teacher, on all devices; 'state_bytes', with a teacher's, and
+      'step_bytes', on each device; 'collectives', by kind: how many, and the bytes of their
+      results.
     """
     key, shape = jax.random.key(0), (*pair(model.image_size), model.channels)
     state = jax.eval_shape(learner.init, key, jnp.zeros((1, *shape)))
@@ -39,9 +40,9 @@ def plan_step(
         'position': np.zeros(rows, np.int32),
     }
     arguments = parallel.taken(state), parallel.put_batch(batch), key
-    compiled = train_step.lower(*arguments).compile()
-    flops = 3 * parallel.batch_size * flops_per_image(model)
-    held = held_bytes(parallel.placed(state))
+    compiled = train_step.lower(*arguments, teacher=parallel.taken(teacher)).compile()
+    flops = parallel.batch_size * learner.flops
+    held = held_bytes([parallel.placed(state), parallel.placed(teacher)])
     needed = planned_bytes(compiled)
     sent = collectives(compiled.as_text())
     sending = ', '.join(

@@ -76,8 +76,11 @@ def start_from_weights(
         preprocessing = weights.preprocessing(mean, std, crop_fraction)
     except InputError as error:
         raise InputError(f'init.weights: {error}') from None
-    if head == 'keep':
-        _check_classes(weights, class_names)
+    if head == 'keep' and (differing := differing_classes(weights, class_names)):
+        raise InputError(
+            f"init.head='keep': expected the classes of the weights, but {differing}; "
+            f"choose init.head='new'"
+        )
     notes = [f'{path}: {note}' for note in weights.notes]
     return Start(weights.model, weights.variables['params'], preprocessing, notes)
 
@@ -111,21 +114,17 @@ def describe(start: Start, class_names: list[str], multi_label: bool = False) ->
     }
 
 
-def _check_classes(weights: Weights, class_names: list[str]) -> None:
-    """Validates that kept classes are those of the data.
+def differing_classes(weights: Weights, class_names: list[str]) -> str | None:
+    """What differs between the classes of the data and those of weights; None if nothing does.
 
-    Raises:
-      InputError: if they are not.
+    Args:
+      weights: whose classes may have no names.
+      class_names: of the data.
     """
     kept = weights.description['class_names']
     if weights.model.num_classes != len(class_names):
-        got = f'{len(class_names)} classes, the weights {weights.model.num_classes}'
-    elif kept is not None and kept != class_names:
-        pairs = zip(class_names, kept, strict=True)
-        got = next(f'{a!r} where the weights have {b!r}' for a, b in pairs if a != b)
-    else:
-        return
-    raise InputError(
-        f"init.head='keep': expected the classes of the weights, the data has {got}; "
-        f"choose init.head='new'"
-    )
+        return f'the data has {len(class_names)} classes, the weights {weights.model.num_classes}'
+    if kept is None or kept == class_names:
+        return None
+    pairs = zip(class_names, kept, strict=True)
+    return next(f'the data has {a!r} where the weights have {b!r}' for a, b in pairs if a != b)

@@ -7,14 +7,17 @@ names the axis to reduce over.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
+from vit_jax.model.flops import flops_per_image
+from vit_jax.model.vit import ViT
+from vit_jax.train.distill import Distillation, both_logits
 from vit_jax.train.ema import update_ema
 from vit_jax.train.losses import Loss, as_shares, softmax_cross_entropy
 
@@ -45,19 +48,27 @@ class Learner:
       accumulate_steps: parts of a batch whose gradients are computed one after the other, in the
         memory of one part.
       ema_decay: of the moving average of the parameters; 0 for none.
+      distillation: how a teacher teaches; None without one.
       place_gradients: puts gradients where the optimizer needs them, see `vit_jax.parallel`.
       loss: of each example, see `vit_jax.train.losses`.
     """
 
-    model: nn.Module
+    model: ViT
     normalize: Callable[[jax.Array], jax.Array]
     augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
     optimizer: optax.GradientTransformation = dataclasses.field(default_factory=optax.identity)
     freeze: Callable[[Any], Any] = lambda params: params
     accumulate_steps: int = 1
     ema_decay: float = 0.0
+    distillation: Distillation | None = None
     place_gradients: Callable[[Any], Any] = lambda gradients: gradients
     loss: Loss = softmax_cross_entropy
+
+    @property
+    def flops(self) -> int:
+        """Of a training step on one image."""
+        taught = flops_per_image(self.distillation.model) if self.distillation else 0
+        return 3 * flops_per_image(self.model) + taught
 
     def init(self, key: jax.Array, images: jax.Array, params: Any = None) -> TrainState:
         """The state before the first step.
@@ -73,7 +84,13 @@ class Learner:
         return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params), ema)
 
     def train_step(
-        self, state: TrainState, batch: Batch, key: jax.Array, *, axis_name: str | None = None
+        self,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        *,
+        teacher: Any = None,
+        axis_name: str | None = None,
     ) -> tuple[TrainState, Metrics]:
         """Forward, backward, update.
 
@@ -81,6 +98,7 @@ class Learner:
           state: before the step.
           batch: see `vit_jax.data.batches.train_batches`.
           key: of the run; the keys of the step and of its examples are folded out of it.
+          teacher: the variables of the distillation's model.
           axis_name: of the mapped axis over devices, under pmap.
 
         Returns:
@@ -89,13 +107,22 @@ class Learner:
         """
         keys, dropout_key = step_keys(key, state.step, batch['position'])
         images, targets = self._augmented(batch, keys)
+        distillation = self.distillation
 
         def loss_fn(params: Any, part: tuple[jax.Array, ...]) -> tuple[jax.Array, Metrics]:
             images, targets, labels, positions = part
             variables, rngs = {'params': self.freeze(params)}, {'dropout': dropout_key}
-            images = self.normalize(images)
-            logits: Any = self.model.apply(variables, images, train=positions, rngs=rngs)
-            loss = self.loss(logits, targets).mean()
+            apply: Callable[..., Any] = partial(
+                self.model.apply, variables, self.normalize(images), train=positions, rngs=rngs
+            )
+            if distillation is not None and self.model.distilled:
+                by_labels, by_teacher = both_logits(apply)
+                logits = (by_labels + by_teacher) / 2
+            else:
+                logits = by_labels = by_teacher = apply()
+            loss = self.loss(by_labels, targets).mean()
+            if distillation is not None:
+                loss = distillation.mix(loss, by_teacher, teacher, images)
             return loss, {'loss': loss, 'accuracy': _is_correct(logits, labels).mean()}
 
         def gradients(part: tuple[jax.Array, ...]) -> tuple[Any, Metrics]:

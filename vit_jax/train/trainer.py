@@ -32,6 +32,7 @@ from vit_jax.train.dry_run import plan_step
 from vit_jax.train.evaluate import evaluate
 from vit_jax.train.length import run_length, run_summary
 from vit_jax.train.start import describe
+from vit_jax.train.teacher import read_teacher
 
 
 def train(config: Any, workdir: str) -> dict[str, Any]:
@@ -66,14 +67,15 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
         check_same({'number of examples': splits.num_examples})
         length = run_length(config, splits.train.num_examples)
         order = train_order(config, splits.train, parallel.rows)
-        learner, schedule = create_learner(config, start, splits.train, length, parallel)
+        distill, teacher = read_teacher(start, source, **config.distill)
+        learner, schedule = create_learner(config, start, splits.train, length, parallel, distill)
         train_step = parallel.train_step(learner.train_step)
         eval_step = parallel.eval_step(learner.eval_step)
         found = f'{source.name}: {splits}, {len(source.class_names)} classes'
         print(*start.notes, found, *source.notes, *splits.notes, sep='\n')
         print(run_summary(start.model, order, length, run_directory, config.optim))
         if config.dry_run:
-            return plan_step(learner, train_step, parallel, start.model)
+            return plan_step(learner, train_step, parallel, start.model, teacher)
 
         def save(tested: dict[str, float] | None) -> None:
             report.flush()  # raises if the last step has diverged
@@ -98,12 +100,12 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                 done, state = 0, init(parallel, new_state, *init_args)
             if done < length.num_steps:
                 record_run(run_directory, config.to_dict(), description, splits.num_examples)
-            state = parallel.spread(state)
+            state, teacher = parallel.spread(state), parallel.spread(teacher)
             steps = range(done, length.num_steps)
             with (
                 Wishes(2) as wishes,
                 create_reporter(
-                    config, run_directory, length, done, schedule, order, start.model
+                    config, run_directory, length, done, schedule, order, learner
                 ) as report,
                 train_batches(splits.train, order, steps, parallel.put_batch) as batches,
             ):
@@ -116,11 +118,10 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                         if tested is None:  # the evaluation was interrupted
                             tested = evaluate(eval_step, state, splits.test, parallel)
                             checkpoints.add_metrics(done, tested)
-                        if not report.ends_with_test(done, tested):
-                            report.test(done, tested)
+                        report.test(done, tested)
                     traced = profiled(batches, run_directory / 'profile', done, config.profile)
                     for batch in report.timed(traced):
-                        state, metrics = train_step(state, batch, train_key)
+                        state, metrics = train_step(state, batch, train_key, teacher=teacher)
                         done += 1
                         signals.defer()  # there is something to save now
                         report.train(done, metrics)  # raises if the step before has diverged
@@ -131,7 +132,7 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
                             report.test(done, tested)
                         is_due = checkpoints.is_due(config.checkpoint_every_minutes)
                         is_due, stops = wishes(is_due, signals.has_come())
-                        if length.saves_at(done) or is_due:
+                        if length.saves_at(done) or is_due or report.ends_early:
                             save(tested)
                         checkpoints.check()
                         if stops:
