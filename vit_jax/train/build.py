@@ -32,11 +32,7 @@ from vit_jax.run.storage import AnyPath
 from vit_jax.run.wandb_run import WandbRun
 from vit_jax.train.checks import check_split
 from vit_jax.train.length import Length
-from vit_jax.train.optim import (
-    create_optimizer,
-    learning_rate_factors,
-    stop_frozen,
-)
+from vit_jax.train.optim import create_optimizer, learning_rate_factors, stop_frozen
 from vit_jax.train.schedule import learning_rate_schedule
 from vit_jax.train.start import Start, start_from_run, start_from_weights, with_adapters
 from vit_jax.train.step import Learner, step_keys
