@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import vit_jax
 from vit_jax.__main__ import main
 from vit_jax.train.muon import describe_groups
-from vit_jax.train.optim import create_optimizer, learning_rate_factors
+from vit_jax.train.optim import adafactor, create_optimizer, learning_rate_factors
 
 NAMES = ('adamw', 'sgd', 'lamb', 'lion', 'adafactor', 'muon')
 RATE, DECAY, B1, B2 = 0.01, 0.3, 0.9, 0.95
@@ -94,6 +94,26 @@ def test_ten_steps_equal_optax_layer_by_layer(name):
         by_itself(params, split),
         reference,
     )
+
+
+def test_adafactor_forgets_by_b2_at_most():
+    """The second moment of a vector, against NumPy: its decay grows with the steps up to b2."""
+    update = adafactor(b1=0.0, b2=0.5, moments_dtype='float32')
+    params = {'bias': np.ones(1, np.float32)}
+    state, second = update.init(params), 0.0
+    for step, grad in enumerate((1.0, 3.0, 2.0, 5.0, 4.0), start=1):
+        decay = min(0.5, 1 - step**-0.8)
+        second = decay * second + (1 - decay) * grad**2
+        updates, state = update.update({'bias': np.float32([grad])}, state, params)
+        np.testing.assert_allclose(updates['bias'], grad / second**0.5, rtol=1e-5)
+
+
+def test_adafactor_stores_vectors_whole_however_many_layers():
+    """Stacked over 40 layers, the scales of a norm would be a matrix that is worth factoring."""
+    state = optimizer('adafactor').init(random_variables(MODEL.clone(depth=40))['params'])
+    factored = state[1].inner_states['layers'].inner_state[0]
+    whole, rows = (x['transformer']['attn']['norm']['scale'] for x in (factored.v, factored.v_row))
+    assert whole.shape == (40, 32) and rows.shape == (40, 1)
 
 
 def test_muon_moves_matrices_by_orthogonal_ones():

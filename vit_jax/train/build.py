@@ -33,11 +33,7 @@ from vit_jax.train.distill import Distillation
 from vit_jax.train.early_stopping import stop_reason
 from vit_jax.train.length import Length
 from vit_jax.train.losses import create_loss
-from vit_jax.train.optim import (
-    create_optimizer,
-    learning_rate_factors,
-    stop_frozen,
-)
+from vit_jax.train.optim import create_optimizer, learning_rate_factors, stop_frozen
 from vit_jax.train.schedule import learning_rate_schedule
 from vit_jax.train.start import Start, start_from_run, start_from_weights, with_adapters
 from vit_jax.train.step import Learner, step_keys

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
+from jaxtyping import Array, Float
 
 
 def muon(
@@ -16,7 +17,7 @@ def muon(
 
     Each matrix, of i inputs and o outputs, moves by 0.2 √max(i, o) times an orthogonal matrix, so
     its elements move about as far as AdamW's do: one learning rate and one weight decay serve both
-    (Moonlight, https://arxiv.org/abs/2502.16982, section 2.2). Queries, keys and values are
+    (Moonlight, https://arxiv.org/abs/2502.16982). Queries, keys and values are
     orthogonalised separately although they lie side by side, which works better
     (https://kellerjordan.github.io/posts/muon/), and so are the gate and the values of a gated
     block.
@@ -29,16 +30,16 @@ def muon(
     """
     side_by_side = {'to_qkv': 3, 'net_0': 1 + gated}
 
-    def split(path: Any, x: jax.Array) -> jax.Array:  # [depth, i, (p o)] → [depth, i, p, o]
+    def split(path: Any, x: Float[Array, 'depth i po']) -> Float[Array, 'depth i p o']:
         module, name = path[-2].key, path[-1].key
         parts = 1 if name == 'lora_a' else side_by_side.get(module, 1)  # its columns are the rank
         return x.reshape(*x.shape[:-1], parts, -1)
 
-    def join(x: jax.Array) -> jax.Array:  # [depth, i, p, o] → [depth, i, (p o)]
+    def join(x: Float[Array, 'depth i p o']) -> Float[Array, 'depth i po']:
         return x.reshape(*x.shape[:-2], -1)
 
-    def scale(x: jax.Array) -> jax.Array:
-        return 0.2 * math.sqrt(max(x.shape[-3], x.shape[-1])) * x
+    def scale(x: Float[Array, 'depth i p o']) -> Float[Array, 'depth i p o']:
+        return 0.2 * math.sqrt(max(x.shape[1], x.shape[3])) * x
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, mu = jax.tree_util.tree_map_with_path(split, (updates, state.mu))
@@ -46,6 +47,7 @@ def muon(
         updates = jax.tree.map(lambda x: join(scale(x)), updates)
         return updates, state._replace(mu=jax.tree.map(join, state.mu))
 
+    # All other axes, of the layers and of the parts, hold matrices side by side.
     axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-3, output_axis=-1)
     orthogonal = optax.contrib.scale_by_muon(
         beta=b1,
@@ -57,10 +59,11 @@ def muon(
 
 
 def groups(params: Any) -> Any:
-    """'muon' for the matrices of the layers, [depth, i, o]; 'adamw' for all other parameters."""
+    """'muon' for the matrices of the layers, kernels and adapters; 'adamw' for everything else."""
 
     def group(path: Any, x: Any) -> str:
-        return 'muon' if path[0].key == 'transformer' and len(x.shape) == 3 else 'adamw'
+        is_matrix = path[0].key == 'transformer' and len(x.shape) == 3  # stacked over depth
+        return 'muon' if is_matrix else 'adamw'
 
     return jax.tree_util.tree_map_with_path(group, params)
 

@@ -95,10 +95,10 @@ def stop_frozen(params: Any, factors: Any) -> Any:
 def adafactor(b1: float, b2: float, moments_dtype: str) -> optax.GradientTransformation:
     """Adam with a second moment that is stored as its means over rows and over columns.
 
-    As "Scaling Vision Transformers" (https://arxiv.org/abs/2106.04560, section 3.4) changed
-    Adafactor (https://arxiv.org/abs/1804.04235), and big_vision has it: with momentum, and with
-    AdamW's learning rates instead of those relative to the parameters. Arrays with a side of less
-    than 32 store the second moment whole.
+    Adafactor (https://arxiv.org/abs/1804.04235) as it was changed for "Scaling Vision Transformers"
+    (https://arxiv.org/abs/2106.04560) and is in https://github.com/google-research/big_vision: with
+    momentum, and with learning rates like AdamW's instead of relative to the parameters. Arrays
+    with a side of less than 32 store the second moment whole.
 
     Args:
       b1: decay of the momentum.
@@ -133,7 +133,7 @@ def create_optimizer(
     'sgd'        with momentum;
     'lamb'       Adam's update, and the decay, relative to the norm of each array
                  (https://arxiv.org/abs/1904.00962);
-    'lion'       the sign of the momentum (https://arxiv.org/abs/2302.06675);
+    'lion'       the sign of momentum and gradient (https://arxiv.org/abs/2302.06675);
     'adafactor'  see `adafactor`;
     'muon'       see `vit_jax.train.muon.muon`.
 
@@ -149,8 +149,8 @@ def create_optimizer(
       name: of the update.
       schedule: steps done → learning rate.
       weight_decay: of kernels only, see `decay_mask`.
-      b1: decay of the first moment or of the momentum; in lion, of what takes its sign.
-      b2: decay of the second moment; lion's of the momentum.
+      b1: decay of the first moment, or of the momentum; Lion's weight of the momentum in the sign.
+      b2: decay of the second moment; Lion's of the momentum.
       clip_norm: largest global norm of the gradients; 0 for no limit.
       factors: of the learning rate, from `learning_rate_factors`; None for 1 everywhere.
       moments_dtype: of the first moment, 'float32' or 'bfloat16'. The second moment stays float32:

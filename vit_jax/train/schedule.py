@@ -40,16 +40,16 @@ def learning_rate_schedule(
     rest = num_steps - warmup_steps
     scale = warmup_steps or 10_000  # of time, in steps
     decays = {
-        'cosine': lambda: optax.cosine_decay_schedule(learning_rate, rest),
-        'linear': lambda: optax.linear_schedule(learning_rate, 0.0, rest),
+        'cosine': optax.cosine_decay_schedule(learning_rate, rest),
+        'linear': optax.linear_schedule(learning_rate, 0.0, rest),
         # The step counts from the end of the warm-up, and is negative before.
-        'rsqrt': lambda: lambda step: learning_rate / jnp.sqrt(1 + jnp.maximum(step, 0) / scale),
-        'constant': lambda: optax.constant_schedule(learning_rate),
+        'rsqrt': lambda step: learning_rate / jnp.sqrt(1 + jnp.maximum(step, 0) / scale),
+        'constant': optax.constant_schedule(learning_rate),
     }
     if name not in decays:
         raise InputError(f'optim.schedule: expected one of {", ".join(decays)}, got {name!r}')
     warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    schedule = optax.join_schedules([warmup, decays[name]()], [warmup_steps])
+    schedule = optax.join_schedules([warmup, decays[name]], [warmup_steps])
     if not cooldown_steps:
         return schedule
     return lambda step: schedule(step) * jnp.clip((num_steps - step) / cooldown_steps, 0, 1)
