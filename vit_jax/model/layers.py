@@ -220,7 +220,6 @@ def stack(layer: Callable, depth: int, remat: str, unroll: int) -> Callable:
         unroll=unroll,
         variable_axes={'params': 0, 'intermediates': 0},
         split_rngs={'params': True, 'dropout': True},
-        check_constancy_invariants=False,  # traces a layer twice, for variables that we do not have
     )
 
 

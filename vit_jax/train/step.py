@@ -16,7 +16,6 @@ import optax
 from flax import struct
 
 from vit_jax.model.flops import flops_per_image
-from vit_jax.model.vit import ViT
 from vit_jax.train.distill import Distillation, both_logits
 from vit_jax.train.ema import update_ema
 from vit_jax.train.losses import Loss, as_shares, softmax_cross_entropy
@@ -53,7 +52,7 @@ class Learner:
       loss: of each example, see `vit_jax.train.losses`.
     """
 
-    model: ViT
+    model: Any
     normalize: Callable[[jax.Array], jax.Array]
     augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
     optimizer: optax.GradientTransformation = dataclasses.field(default_factory=optax.identity)
