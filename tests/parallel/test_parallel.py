@@ -125,6 +125,7 @@ def test_every_layout_trains_the_same(mode, num_devices, mesh, expected_split):
     assert_equal(found, expected_split, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['adafactor', 'muon'])
 def test_optimizers_of_whole_layers_train_the_same_split_or_not(name):
     optimizer = create_optimizer(
