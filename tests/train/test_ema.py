@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import assert_identical
+from conftest import assert_identical, small_digits_config
 from flax.traverse_util import flatten_dict
 
 import vit_jax
@@ -30,8 +30,6 @@ def test_average_equals_numpy():
 @pytest.fixture(scope='module')
 def averaged(data_dir, tmp_path_factory):
     """A run of six steps with an average, from which `shared_digits_run` differs only by it."""
-    from conftest import small_digits_config
-
     config = small_digits_config(data_dir)
     config.ema.decay = 0.5
     path = tmp_path_factory.mktemp('ema') / 'run'

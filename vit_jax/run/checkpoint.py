@@ -87,8 +87,8 @@ class Checkpoints:
         Args:
           ema: whether that of the moving average counts, if there is one.
         """
-        qualities = [(self._quality(step, ema), step) for step in self.steps]
-        return max(((q, step) for q, step in qualities if q is not None), default=(0.0, None))[1]
+        with_average, without = self._bests()
+        return with_average if ema else without
 
     def is_due(self, every_minutes: float) -> bool:
         """Whether the last save, or this object's creation, is so many minutes ago; 0: never."""
@@ -132,7 +132,7 @@ class Checkpoints:
         self._attempt(self._checkpointer.wait_until_finished)
         # Until a state was restored or saved, the newest checkpoints may be damaged or foreign.
         if self.last is not None and is_first():
-            kept = {*self.steps[-KEPT:], self.best(True), self.best(False), *self._unknown}
+            kept = {*self.steps[-KEPT:], *self._bests(), *self._unknown}
             superfluous = {str(step) for step in self.steps if step not in kept}
             self._remove(lambda path: path.name in superfluous)
 
@@ -249,10 +249,22 @@ class Checkpoints:
             raise ValueError(f'it was saved as {record["step"]}')
         return record
 
-    def _quality(self, step: int, ema: bool) -> float | None:
+    def _bests(self) -> list[int | None]:
+        """`best` with the moving average and without; each record is read once."""
+        qualities = {step: self._qualities(step) for step in self.steps}
+        known = {step: values for step, values in qualities.items() if values is not None}
+
+        def best(i: int) -> int | None:
+            return max(known, key=lambda step: (known[step][i], step), default=None)
+
+        return [best(0), best(1)]
+
+    def _qualities(self, step: int) -> tuple[float, float] | None:
         try:
             metrics = self.metrics(step)
-            return None if metrics is None else quality(metrics, ema)[1]
+            if metrics is None:
+                return None
+            return quality(metrics)[1], quality(metrics, ema=False)[1]
         except Exception as error:  # a damaged file can hold anything
             if step not in self._unknown:
                 self._unknown.add(step)

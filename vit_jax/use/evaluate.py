@@ -22,44 +22,32 @@ from vit_jax.train.evaluate import run_batches
 from vit_jax.train.losses import sigmoid_cross_entropy
 from vit_jax.use.answer import of_logits
 from vit_jax.use.multi_label import MultiLabelEvaluation
+from vit_jax.use.split_evaluation import SplitEvaluation
 from vit_jax.weights.reading import Weights, check_classifies, read_weights
 
 BINS = 15  # of the confidence, as in Guo et al.
 MISTAKES = 24  # whose images are kept
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation(SplitEvaluation):
     """What a model predicts for the n examples of a split, and how right it is.
 
     Args:
-      weights: their name.
-      data: name of the data set.
-      split: of it.
-      class_names: in label order.
-      num_skipped: examples left out, which are not among the n.
-      names: where each example is to be found: its file, or its number in the split.
       labels: true classes.
       predicted: likeliest classes.
       confidence: probability of the predicted class.
       true_probability: probability of the true class.
-      loss: cross-entropy of each example.
       rank: how many classes were likelier than the true one.
       mistakes: the indices of the most confident mistakes, most confident first, at most 24.
       mistake_images: what the model saw of them.
+      **fields: see `SplitEvaluation`; the loss is the cross-entropy.
     """
 
-    weights: str
-    data: str
-    split: str
-    class_names: list[str]
-    num_skipped: int
-    names: list[str]
     labels: Int32[np.ndarray, 'n']
     predicted: Int32[np.ndarray, 'n']
     confidence: Float32[np.ndarray, 'n']
     true_probability: Float32[np.ndarray, 'n']
-    loss: Float32[np.ndarray, 'n']
     rank: Int32[np.ndarray, 'n']
     mistakes: Int[np.ndarray, 'm']
     mistake_images: UInt8[np.ndarray, 'm h w c']
@@ -75,11 +63,7 @@ class Evaluation:
         top_5 = {'top_5_accuracy': float((self.rank < 5).mean())}
         correct = self.labels[self.predicted == self.labels]
         counts = [np.bincount(x, minlength=len(self.class_names)) for x in (correct, self.labels)]
-        return {
-            'split': self.split,
-            'num_examples': len(self.labels),
-            'num_skipped': self.num_skipped,
-            'loss': float(self.loss.mean(dtype=np.float64)),
+        return super().summary() | {
             'accuracy': float((self.predicted == self.labels).mean()),
             **(top_5 if len(self.class_names) > 5 else {}),
             'expected_calibration_error': self.expected_calibration_error,

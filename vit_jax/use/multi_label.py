@@ -7,33 +7,22 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from vit_jax.train.average_precision import average_precision, mean_average_precision
+from vit_jax.use.split_evaluation import SplitEvaluation
 
 
-@dataclasses.dataclass(frozen=True)
-class MultiLabelEvaluation:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultiLabelEvaluation(SplitEvaluation):
     """What a model predicts for the n examples of a split, and how right it is.
 
     Args:
-      weights: their name.
-      data: name of the data set.
-      split: of it.
-      class_names: in label order.
-      num_skipped: examples left out, which are not among the n.
-      names: where each example is to be found.
       labels: 1 where an example has a class, 0 elsewhere.
       logits: of the classes, whose sigmoids are their probabilities.
-      loss: of each example, see `vit_jax.train.losses.sigmoid_cross_entropy`.
+      **fields: see `SplitEvaluation`; the loss is
+        `vit_jax.train.losses.sigmoid_cross_entropy`.
     """
 
-    weights: str
-    data: str
-    split: str
-    class_names: list[str]
-    num_skipped: int
-    names: list[str]
     labels: UInt8[np.ndarray, 'n k']
     logits: Float32[np.ndarray, 'n k']
-    loss: Float32[np.ndarray, 'n']
 
     @property
     def probabilities(self) -> Float32[np.ndarray, 'n k']:
@@ -55,11 +44,7 @@ class MultiLabelEvaluation:
         """
         precision = average_precision(self.labels, self.logits).tolist()
         counts = self.labels.sum(axis=0, dtype=np.int64).tolist()
-        return {
-            'split': self.split,
-            'num_examples': len(self.labels),
-            'num_skipped': self.num_skipped,
-            'loss': float(self.loss.mean(dtype=np.float64)),
+        return super().summary() | {
             'accuracy': float((self.predicted == self.labels).all(axis=1).mean()),
             'mean_average_precision': mean_average_precision(self.labels, self.logits),
             'per_class': {

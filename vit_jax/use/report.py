@@ -14,6 +14,7 @@ from vit_jax.use.contact_sheet import contact_sheet
 from vit_jax.use.evaluate import BINS, Evaluation
 from vit_jax.use.multi_label import MultiLabelEvaluation
 from vit_jax.use.plot import new_figure
+from vit_jax.use.split_evaluation import SplitEvaluation
 
 CONFUSIONS = 10  # in the report's table
 NUMBERS = 16  # classes up to which the confusion matrix shows counts
@@ -168,7 +169,7 @@ def _write_multi_label(evaluation: MultiLabelEvaluation, path: Path) -> None:
             writer.writerow([example, *classes, *(f'{x:.6g}' for x in probabilities)])
 
 
-def _title(evaluation: Evaluation | MultiLabelEvaluation) -> list[str]:
+def _title(evaluation: SplitEvaluation) -> list[str]:
     return [
         f'# {_escape(evaluation.weights)}',
         f'On {_escape(evaluation.data)}, split {_escape(evaluation.split)}; '
