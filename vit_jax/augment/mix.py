@@ -7,9 +7,11 @@ example per device, at the cost of transferring a single image between neighbour
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.special
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
-from vit_jax.parallel.sharding import on_own_rows
+CELLS = 4096  # of the table that a Beta distribution is drawn from
 
 
 def mix(
@@ -50,11 +52,11 @@ def mix(
         weight = jnp.float32(0)
         mixed = image
         if mixup_alpha:
-            weight = jax.random.beta(mixup_key, mixup_alpha, mixup_alpha)
+            weight = _symmetric_beta(mixup_key, mixup_alpha)
             added = weight * image + (1 - weight) * image2
             mixed = jnp.round(added).astype(jnp.uint8)
         if cutmix_alpha:
-            weight2 = jax.random.beta(cutmix_key, cutmix_alpha, cutmix_alpha)
+            weight2 = _symmetric_beta(cutmix_key, cutmix_alpha)
             other = _random_rectangle(box_key, image, 1 - weight2)
             mixed = jnp.where(cuts, jnp.where(other[..., None], image2, image), mixed)
             weight = jnp.where(cuts, 1 - other.mean(), weight)
@@ -63,8 +65,7 @@ def mix(
         return jnp.where(uses, mixed, image), weight * target + (1 - weight) * target2
 
     others = next_in_batch(images, axis_name), next_in_batch(targets, axis_name)
-    # Drawing from Beta rejects in a loop.
-    return on_own_rows(jax.vmap(mix_one))(images, targets, *others, keys)
+    return jax.vmap(mix_one)(images, targets, *others, keys)
 
 
 def next_in_batch(x: Array, axis_name: str | None = None) -> Array:
@@ -84,6 +85,19 @@ def rectangle(
     y, x = jnp.mgrid[:height, :width]
     low, high = corner, corner + size
     return (low[0] <= y) & (y < high[0]) & (low[1] <= x) & (x < high[1])
+
+
+def _symmetric_beta(key: jax.Array, alpha: float) -> Float[Array, '']:
+    """Draws from Beta(alpha, alpha), by a table of its inverse CDF, linear between the entries.
+
+    `jax.random.beta` draws until it accepts, in loops whose length only the data decides: a GPU has
+    to ask its host after every iteration, and several devices have to ask each other.
+    """
+    table = scipy.special.betaincinv(alpha, alpha, np.linspace(0, 1, CELLS + 1))
+    place = CELLS * jax.random.uniform(key)
+    cell = place.astype(jnp.int32)
+    low, high = jnp.float32(table)[cell], jnp.float32(table)[cell + 1]
+    return low + (place - cell) * (high - low)
 
 
 def _random_rectangle(

@@ -147,8 +147,7 @@ def _mesh() -> AbstractMesh | None:
 def on_own_rows(f: Callable[..., Any]) -> Callable[..., Any]:
     """A function of rows that each device runs on its own rows.
 
-    XLA partitions almost everything. It cannot partition a kernel; and of a loop that ends when all
-    rows are done, it makes one that asks all devices after each iteration.
+    XLA partitions almost everything, but not a kernel.
 
     Args:
       f: arrays with a leading axis of rows → arrays with the same.
