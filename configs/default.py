@@ -220,7 +220,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.horizontal_flip = True  # wrong for digits and letters
     # Largest change of brightness, contrast, saturation (as factors) and hue (turns, up to 0.5).
     config.augment.color_jitter = (0.0, 0.0, 0.0, 0.0)
-    # 'none', 'randaugment', 'autoaugment' (the policy found for CIFAR-10) or 'trivialaugment'.
+    # 'none', 'randaugment', 'autoaugment' (the policy found for CIFAR-10), 'trivialaugment' or
+    # 'threeaugment' (grey, solarised or blurred).
     config.augment.policy = 'none'
     config.augment.num_ops = 2  # of randaugment
     # Of randaugment, from 0 to 10, the strongest; torchvision's default, 9 of 30, is 3 here.

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 from references.pillow import ENHANCERS, by_pillow, picture, pillow, pixels
 
 from vit_jax.augment import operations
@@ -197,3 +198,13 @@ def test_mean_of_a_large_image_is_exact():
         image.reshape(-1)[:count] = 201
         table = operations.contrast_table(jnp.asarray(image), jnp.float32(0))
         assert set(np.asarray(table).tolist()) == {mean}
+
+
+@pytest.mark.parametrize('sigma', [0.1, 0.5, 1.3, 2.0])
+def test_blur_is_a_gaussian_that_repeats_the_border(sigma):
+    image = picture('noise')
+    expected = scipy.ndimage.gaussian_filter(
+        image.astype(float), (sigma, sigma, 0), mode='nearest', radius=(6, 6, 0)
+    )
+    got = operations.gaussian_blur(jnp.asarray(image), jnp.float32(sigma))
+    assert abs(got - expected).max() < 0.5 + 1e-3  # rounded

@@ -161,3 +161,30 @@ def test_at_magnitude_0_only_autocontrast_and_equalize_change_an_image():
     versions = picture, ImageOps.autocontrast(picture), ImageOps.equalize(picture)
     counts = [results.count(version.tobytes()) for version in versions]
     assert scipy.stats.chisquare(counts, [1200, 100, 100]).pvalue > MIN_P
+
+
+def test_threeaugment_is_grey_solarised_or_blurred_equally_often(monkeypatch):
+    def write_on_tape(image, sigma):
+        return image.at[0, :, 0].set(jax.lax.bitcast_convert_type(sigma, jnp.uint8))
+
+    monkeypatch.setattr(policies, 'gaussian_blur', write_on_tape)
+    image = np.random.default_rng(0).integers(0, 256, (2, 4, 1), np.uint8)
+    keys = jax.random.split(jax.random.key(0), 9000)
+    drawn = np.asarray(jax.jit(jax.vmap(partial(policies.threeaugment, jnp.asarray(image))))(keys))
+    solarized = np.asarray(ImageOps.solarize(Image.fromarray(image[..., 0])))[..., None]
+    is_grey = (drawn == image).all(axis=(1, 2, 3))
+    is_solarized = (drawn == solarized).all(axis=(1, 2, 3))
+    blurred = drawn[~is_grey & ~is_solarized]
+    assert scipy.stats.chisquare([is_grey.sum(), is_solarized.sum(), len(blurred)]).pvalue > MIN_P
+    sigmas = np.ascontiguousarray(blurred[:, 0, :, 0]).view(np.float32)[:, 0]
+    assert scipy.stats.kstest(sigmas, scipy.stats.uniform(0.1, 1.9).cdf).pvalue > MIN_P
+
+
+def test_threeaugment_takes_the_colours_away_as_pillow_does():
+    image = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
+    keys = jax.random.split(jax.random.key(0), 50)
+    drawn = jax.jit(jax.vmap(partial(policies.threeaugment, jnp.asarray(image))))(keys)
+    results = {x.tobytes() for x in np.asarray(drawn)}
+    picture = Image.fromarray(image)
+    assert picture.convert('L').convert('RGB').tobytes() in results
+    assert ImageOps.solarize(picture).tobytes() in results

@@ -11,11 +11,12 @@ COMMAND_LINES = [
     ('predct runs/digits a.png', "Did you mean 'predict'?"),
     (
         'train',
-        'Expected one config, default, digits, finetune, finetune_head, finetune_lora, '
-        'photographs or a file',
+        'Expected one config, cifar10, cifar100, cifar10_1h, default, deit3_b16, digits, '
+        'fashion_mnist, finetune, finetune_head, finetune_lora, imagenet_b16_augreg, '
+        'imagenet_s16, photographs or a file',
     ),
     ('train digits extra', 'got digits and extra. See vit_jax train --help.'),
-    ('train digit', "no config 'digit': expected a file or a recipe, one of default, digits"),
+    ('train digit', "no config 'digit': expected a file or a recipe, one of cifar10, cifar100"),
     ('train configs/digit.py', 'did you mean digits?'),
     ('train --config', "Option '--config' requires an argument."),
     ('train --config.seed=1', 'got none'),

@@ -16,13 +16,13 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from vit_jax.augment.mix import mix, rectangle
 from vit_jax.augment.operations import brightness_table, color, contrast_table, look_up
-from vit_jax.augment.policies import autoaugment, randaugment, trivialaugment
+from vit_jax.augment.policies import autoaugment, randaugment, threeaugment, trivialaugment
 from vit_jax.data.crop import ATTEMPTS, choose_crop
 from vit_jax.errors import InputError
 
 Image = UInt8[Array, 'h w c']
 
-POLICIES = ('none', 'randaugment', 'autoaugment', 'trivialaugment')
+POLICIES = ('none', 'randaugment', 'autoaugment', 'trivialaugment', 'threeaugment')
 ERASED_AREA = (0.02, 1 / 3)  # fraction of the image
 ERASED_ASPECT = 3.3
 
@@ -61,7 +61,8 @@ def augment(
       horizontal_flip: mirror each image left to right with probability 1/2.
       color_jitter: largest change of brightness, contrast and saturation (factors 1 ± x), and of
         hue (± x turns of the colour wheel, up to 0.5).
-      policy: 'none', 'randaugment', 'autoaugment' (the CIFAR-10 policy) or 'trivialaugment'.
+      policy: 'none', 'randaugment', 'autoaugment' (the CIFAR-10 policy), 'trivialaugment' or
+        'threeaugment'.
       num_ops, magnitude: of randaugment.
       erasing_prob: probability of replacing a rectangle with noise.
       mixup_alpha, cutmix_alpha, mix_prob, mix_switch_prob: see `vit_jax.augment.mix.mix`.
@@ -86,6 +87,7 @@ def augment(
         'randaugment': partial(randaugment, num_ops=num_ops, magnitude=magnitude),
         'autoaugment': autoaugment,
         'trivialaugment': trivialaugment,
+        'threeaugment': threeaugment,
     }
 
     def augment_one(image: Image, key: jax.Array) -> Image:

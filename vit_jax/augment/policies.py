@@ -1,4 +1,4 @@
-"""Augmentation policies: RandAugment, AutoAugment's for CIFAR-10, TrivialAugment.
+"""Augmentation policies: RandAugment, AutoAugment's for CIFAR-10, TrivialAugment, 3-Augment.
 
 The strongest values are torchvision's. Unlike in the authors' code (and big_vision's), the sign is
 random for brightness, colour, contrast and sharpness too, and a larger magnitude solarises more,
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from vit_jax.augment.operations import OPERATIONS, apply_operation
+from vit_jax.augment.operations import OPERATIONS, apply_operation, gaussian_blur, grey
 
 Image = UInt8[Array, 'h w c']
 
@@ -116,6 +116,19 @@ def autoaugment(image: Image, key: jax.Array) -> Image:
         level = jnp.array(levels)[pair] / 9
         image = _apply(image, sign_key, jnp.where(use, operation, 0), level, SPANS)
     return image
+
+
+def threeaugment(image: Image, key: jax.Array) -> Image:
+    """One of three at random: grey, solarised (values from 128 up inverted), or blurred.
+
+    Source: 3-Augment of "DeiT III" (https://arxiv.org/abs/2204.07118), whose colour jitter follows
+    it; `color_jitter` comes before.
+    """
+    choice_key, sigma_key = jax.random.split(key)
+    solarized = jnp.where(image < 128, image, 255 - image)
+    blurred = gaussian_blur(image, jax.random.uniform(sigma_key, minval=0.1, maxval=2.0))
+    choices = jnp.broadcast_to(grey(image), image.shape), solarized, blurred
+    return jax.lax.select_n(jax.random.randint(choice_key, (), 0, len(choices)), *choices)
 
 
 def _apply(

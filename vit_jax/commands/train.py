@@ -13,7 +13,8 @@ from vit_jax.commands.config import SETTINGS, config, read_config
 def command(arguments: tuple[str, ...], workdir: str | None) -> None:
     """Train a Vision Transformer.
 
-    CONFIG is a recipe (default, digits, finetune, finetune_head, finetune_lora or photographs) or a
+    CONFIG is a recipe (cifar10, cifar100, cifar10_1h, default, deit3_b16, digits, fashion_mnist,
+    finetune, finetune_head, finetune_lora, imagenet_b16_augreg, imagenet_s16 or photographs) or a
     file of your own, and --config=CONFIG means the same. `vit_jax options` lists every KEY. The
     same command on the same workdir resumes an interrupted run.
 
