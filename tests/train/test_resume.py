@@ -2,9 +2,12 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 
+import jax
+import numpy as np
 import processes
 import pytest
 
@@ -23,7 +26,27 @@ def final_params(workdir):
 
 
 def test_killed_run_ends_like_an_undisturbed_one(tmp_path, data_dir):
-    """The short form of `benchmarks/survival.py`: a real process, a random moment."""
+    """SIGKILL between two checkpoints; the test after this one draws the moment."""
+    flags = ['--config.num_steps=200', '--config.checkpoint_every_steps=40']
+    flags += ['--config.batch_size=16', '--config.log_every_steps=1']
+    flags += ['--config.model.dim=16', '--config.model.depth=2']
+    command = ['train.py', '--config=configs/digits.py', *flags, f'--config.data.dir={data_dir}']
+    processes.run(*command, f'--workdir={tmp_path / "whole"}')
+    process = processes.start(*command, f'--workdir={tmp_path / "killed"}')
+    assert any(line.startswith('step  90/200') for line in process.stdout)
+    process.kill()
+    process.communicate()
+    output, _ = processes.run(*command, f'--workdir={tmp_path / "killed"}')
+    assert re.search('killed: (40|80) of 200 steps are done', output)  # 80 may not be complete
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    jax.tree.map(np.testing.assert_array_equal, final_params(whole), final_params(killed))
+    whole, killed = (read_metrics(run / 'metrics.jsonl') for run in (whole, killed))
+    losses = [(line['step'], line['split'], line['loss']) for line in whole]
+    assert losses == [(line['step'], line['split'], line['loss']) for line in killed]
+
+
+@pytest.mark.slow
+def test_run_killed_at_a_random_moment_ends_like_an_undisturbed_one(tmp_path, data_dir):
     seed = random.randrange(1000)
     result = survive('--kills', 1, '--seed', seed, tmp_path=tmp_path, data=data_dir)
     assert result['failures'] == [] and result['layouts: kills'] == 1

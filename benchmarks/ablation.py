@@ -1,0 +1,125 @@
+"""The one-hour recipe for CIFAR-10 at a tenth of its length, with one thing changed at a time.
+
+python benchmarks/ablation.py --data cifar10_jpeg.tar.xz [--seeds 0 1 2] [--minutes 120]
+
+Each run has both parts of configs/cifar10_1h.py, on pictures of 16 and of 24 pixels. The second
+also averages the parameters (ema.decay=0.99), which changes nothing in training, so every run shows
+what that does. Runs whose metrics are in benchmarks/results/ablation already are not repeated: stopped by --minutes, the
+same command goes on. Accuracies are those of the last step. The data are CIFAR-10's pictures as
+train/CLASS/* and test/CLASS/*, in a folder or a tar file.
+"""
+
+import argparse
+import gzip
+import json
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.report import describe_machine, write_result
+
+SMALL = {  # what differs in the first part, see the recipe's docstring
+    'num_steps': 700,
+    'data.image_size': 16,
+    'optim.schedule': 'constant',
+    'optim.cooldown_steps': 0,
+    'augment.pad_and_crop': 2,
+}
+BOTH = {
+    'num_steps': 360,
+    'optim.warmup_steps': 40,
+    'log_every_steps': 20,
+    'eval_every_steps': 0,
+}
+CHANGES: dict[str, dict[str, Any]] = {
+    'the recipe': {},
+    'AdamW at 1e-3': {'optim.name': 'adamw', 'optim.b1': 0.9, 'optim.learning_rate': 1e-3},
+    'drop path 0.1': {'model.drop_path': 0.1},
+    'mixup 0.2': {'augment.mixup_alpha': 0.2},
+    # As many tokens as both parts of the recipe.
+    '24 pixels from the start': {'num_steps': 360 + 700 * 16 // 36},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--data', type=Path, required=True, help='folder, or a tar file of one')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--minutes', type=float, default=120, help='begin no run after so long')
+    output = ROOT / 'benchmarks' / 'results' / 'ablation.json'
+    parser.add_argument('--output', type=Path, default=output)
+    arguments = parser.parse_args()
+    deadline = time.monotonic() + 60 * arguments.minutes
+    metrics = arguments.output.with_suffix('')
+    metrics.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        data = arguments.data
+        if data.is_file():
+            data = Path(folder) / 'cifar10'
+            with tarfile.open(arguments.data) as archive:
+                archive.extractall(data, filter='data')
+        for seed in arguments.seeds:
+            for name, change in CHANGES.items():
+                file = metrics / f'{name} {seed}.jsonl.gz'.replace(' ', '-')
+                if not file.exists() and time.monotonic() < deadline:
+                    lines = train(Path(folder) / file.stem, data, seed, change)
+                    file.write_bytes(gzip.compress(lines))
+    rows = {name: collect(metrics, name, arguments.seeds) for name in CHANGES}
+    result = {'machine': describe_machine(), 'rows': rows}
+    write_result(result, markdown := to_markdown(rows), arguments.output)
+    print(markdown)
+
+
+def train(run: Path, data: Path, seed: int, change: dict[str, Any]) -> bytes:
+    """Trains both parts, or one if the change is of the resolution; returns metrics.jsonl."""
+    common = BOTH | {'data.source': f'folder:{data}', 'seed': seed}
+    if 'num_steps' not in change:
+        small = run.with_name(f'{run.name}-small')
+        start(small, common | SMALL | change)
+        common |= {'init.weights': small}
+    start(run, common | {'ema.decay': 0.99} | change)
+    return (run / 'metrics.jsonl').read_bytes()
+
+
+def start(run: Path, options: dict[str, Any]) -> None:
+    flags = [f'--config.{name}={value}' for name, value in options.items()]
+    command = [sys.executable, '-m', 'vit_jax', 'train', 'cifar10_1h', f'--workdir={run}', *flags]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def collect(metrics: Path, name: str, seeds: list[int]) -> dict[str, list[float]]:
+    """The last test accuracies of a change's runs, of the parameters and of their average."""
+    accuracies: dict[str, list[float]] = {'accuracy': [], 'ema_accuracy': []}
+    for seed in seeds:
+        file = metrics / f'{name} {seed}.jsonl.gz'.replace(' ', '-')
+        if file.exists():
+            last = json.loads(gzip.decompress(file.read_bytes()).splitlines()[-1])
+            for metric, values in accuracies.items():
+                values.append(last[metric])
+    return accuracies
+
+
+def to_markdown(rows: dict[str, dict[str, list[float]]]) -> str:
+    lines = ['| what | seeds | test accuracy | of the average |', '|--|--:|--:|--:|']
+    for name, row in rows.items():
+        cells = [summary(values) for values in row.values()]
+        lines.append(f'| {name} | {len(row["accuracy"])} | {cells[0]} | {cells[1]} |')
+    return '\n'.join([*lines, ''])
+
+
+def summary(values: list[float]) -> str:
+    """Mean and sample standard deviation."""
+    spread = f' ± {statistics.stdev(values):.2%}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.2%}{spread}' if values else 'not run'
+
+
+if __name__ == '__main__':
+    main()
