@@ -4,9 +4,9 @@ python benchmarks/ablation.py --data cifar10_jpeg.tar.xz [--seeds 0 1 2] [--minu
 
 Each run has both parts of configs/cifar10_1h.py, on pictures of 16 and of 24 pixels. The second
 also averages the parameters (ema.decay=0.99), which changes nothing in training, so every run shows
-what that does. Runs whose metrics are in benchmarks/results/ablation already are not repeated: stopped by --minutes, the
-same command goes on. Accuracies are those of the last step. The data are CIFAR-10's pictures as
-train/CLASS/* and test/CLASS/*, in a folder or a tar file.
+what that does. Runs whose metrics are in benchmarks/results/ablation already are not repeated:
+stopped by --minutes, the same command goes on. Accuracies are those of the last step. The data are
+CIFAR-10's pictures as train/CLASS/* and test/CLASS/*, in a folder or a tar file.
 """
 
 import argparse

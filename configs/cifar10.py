@@ -2,7 +2,8 @@
 
 Source: https://github.com/aanna0701/SPT_LSA_ViT, its plain ViT: 93.58 % for the best epoch on the
 test set. Its 100 epochs are of three passes each; repeated augmentation is three passes there, not
-copies in one batch. Here, biases and norms do not decay, and each example is mixed by itself.
+copies in one batch. It also drops paths at one rate for all layers, decays biases and norms, and
+mixes a whole batch at one ratio.
 Command: vit_jax train cifar10
 """
 
@@ -28,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.mlp_dim = 384
     config.model.drop_path = 0.1
 
-    # A step this small is bound by the launches of its kernels: whole layers, fused by XLA.
+    # A step this small is limited by the launches of kernels, so the layers are unrolled.
     config.model.dtype = 'bfloat16'
     config.model.attention = 'xla'
     config.model.remat = 'none'

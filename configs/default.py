@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every_minutes = 10.0
     # Also logs the metrics to this project of Weights & Biases (pip install wandb).
     config.wandb_project = config_dict.placeholder(str)
-    # A larger loss stops the run, like one that is not finite; guessing has the loss ln(classes).
+    # A larger loss stops the run, like one that is not finite; guessing has ln(classes).
     config.max_loss = 100.0
 
     # Builds and compiles, prints what a step computes, holds and sends, and stops.
@@ -107,13 +107,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.pool = config_dict.placeholder(str)
     # Features of one head; default 64, usually dim divided by heads.
     config.model.dim_head = config_dict.placeholder(int)
-    # Rate in the blocks, default 0: strong augmentation works better for small data sets.
+    # Dropout rate in the blocks, default 0: strong augmentation works better for small data sets.
     config.model.dropout = config_dict.placeholder(float)
     # Rate of dropout after the position embedding, default 0.
     config.model.emb_dropout = config_dict.placeholder(float)
-    config.model.attn_dropout = config_dict.placeholder(float)  # rate of the attention weights
+    config.model.attn_dropout = config_dict.placeholder(float)  # of the weights; not fused
     config.model.head_dropout = config_dict.placeholder(float)  # rate before the classifier
-    # Probability that the last layer is skipped for an example, less in earlier layers; default 0.
+    # Stochastic depth: probability of dropping each branch of the last layer for an example, less
+    # in earlier layers, 0 in the first; default 0.
     config.model.drop_path = config_dict.placeholder(float)
     # 'learned' (default), 'learned_patches' (patches only), 'sincos2d' or 'rope2d'.
     config.model.posemb = config_dict.placeholder(str)
@@ -164,7 +165,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.cooldown_epochs = config_dict.placeholder(float)  # the cool-down in epochs
     config.optim.weight_decay = 0.05  # multiplied by the learning rate; kernels only
     config.optim.b1 = 0.9  # decay of the first moment or the momentum; muon's is usually 0.95
-    config.optim.b2 = 0.999  # decay of the second moment; of lion's momentum, usually 0.99
+    # Decay of the second moment, adafactor's largest; of lion's momentum, usually 0.99.
+    config.optim.b2 = 0.999
     config.optim.clip_norm = 1.0  # largest global norm of the gradients; 0: no limit
     # Parts of a batch whose gradients are computed one after the other, in the memory of one part.
     # batch_size counts them all.
@@ -183,7 +185,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Exponential moving average of the parameters, evaluated beside them. Whatever reads the run
     # gets it, and it decides which checkpoint is the best; --no-ema gives the parameters.
     config.ema = ml_collections.ConfigDict()
-    # 0: none; 0.999 and more for long runs. In the first steps it is less.
+    # 0: none; 0.999 and more for long runs. In the first steps the decay is lower.
     config.ema.decay = 0.0
 
     config.loss = ml_collections.ConfigDict()

@@ -1,9 +1,10 @@
 """ImageNet-1k, B/16 at 192 pixels in 800 epochs: DeiT III, before its fine-tuning at 224.
 
 Source: Touvron, Cord and Jégou, "DeiT III: Revenge of the ViT" (https://arxiv.org/abs/2204.07118)
-and https://github.com/facebookresearch/deit: 83.8 % after 20 more epochs at 224 pixels. There, all
-layers drop their path at the same rate, and batches have 2048 examples, which three copies of each
-cannot fill. An epoch of theirs is as many steps as without copies, a third of ours.
+and https://github.com/facebookresearch/deit: 83.8 % after 20 more epochs at 224 pixels. DeiT III
+drops paths at one rate for all layers, ours is linear; a picture that is mixed of two classes has
+each of them whole; and its batches have 2048 examples, which three does not divide. Its epochs do
+not count the copies, so each has a third of our steps.
 Command: vit_jax train deit3_b16 --config.data.dir=gs://BUCKET/tensorflow_datasets
 Not run.
 """

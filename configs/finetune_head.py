@@ -18,5 +18,5 @@ def get_config() -> ml_collections.ConfigDict:
     config = vit_jax.load_config('finetune')
 
     config.optim.learning_rate = 0.3
-    config.optim.freeze = ('to_patch_embedding/*', 'transformer/*', '*_token*', '*_embedding')
+    config.optim.freeze = ('[!m]*',)  # all but mlp_head: whatever tokens and embeddings there are
     return config

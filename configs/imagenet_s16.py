@@ -2,7 +2,8 @@
 
 Source: Beyer, Zhai and Kolesnikov, "Better plain ViT baselines for ImageNet-1k"
 (https://arxiv.org/abs/2205.01580): 76.5 % in 90 epochs, 6 to 7 hours on a TPUv3-8; 80.0 % in 300
-(--config.num_epochs=300). Here each example is mixed by itself, and RandAugment's signs are random.
+(--config.num_epochs=300). Here mixing is drawn for each example, and the signs of RandAugment are
+random.
 Command: vit_jax train imagenet_s16 --config.data.dir=gs://BUCKET/tensorflow_datasets
 Not run.
 """
@@ -32,6 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.weight_decay = 0.1
     config.optim.moments_dtype = 'bfloat16'
 
+    config.augment.random_resized_crop = 0.05
     config.augment.policy = 'randaugment'
     config.augment.num_ops = 2
     config.augment.magnitude = 10.0

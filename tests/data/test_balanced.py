@@ -98,5 +98,7 @@ def test_sampling_chooses_the_order():
     with pytest.raises(InputError, match="data.sampling: expected 'uniform' or 'balanced', got"):
         create_order('random', examples, 2, range(2), 0)
     several = InMemory(examples.images, np.eye(3, dtype=np.uint8))
-    with pytest.raises(InputError, match="data.sampling='balanced': expected one label a picture"):
+    with pytest.raises(
+        InputError, match="data.sampling='balanced': expected one label per picture"
+    ):
         create_order('balanced', several, 2, range(2), 0)

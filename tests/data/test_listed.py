@@ -169,6 +169,10 @@ def test_wrong_lines_of_a_csv_file_are_named(text, message, tmp_path):
         ('{"file": "b", "labels": [], "split": "val"}', 'expected file, labels as before, got'),
         ('{"file": "b.png", "labels": ["x\\ny"]}', 'expected a label as printable text'),
         ('{"file\\n": "b.png"}', 'expected file, labels as before, got nothing'),
+        (
+            '{"file": "b.png", "labels": ["x "]}',
+            "expected a label without spaces around it, got 'x '",
+        ),
     ],
 )
 def test_wrong_lines_of_a_json_file_are_named(line, message, tmp_path):
@@ -179,7 +183,21 @@ def test_wrong_lines_of_a_json_file_are_named(line, message, tmp_path):
     assert '\n' not in str(error.value)
 
 
+def test_spaces_around_cells_say_nothing(folder):
+    text = 'file ,label, split\nimages/0.png , cat ,train\nimages/1.png,cat, test \n'
+    source = open_source(write_csv(folder, text))
+    assert source.class_names == ['cat'] and sorted(source.splits) == ['test', 'train']
+
+
+@pytest.mark.parametrize('split', ['fold 1', 'v1.0', 'train[:9]'])
+def test_splits_are_named_so_that_slices_can_follow(split, folder):
+    with pytest.raises(InputError, match=r'line 2: expected a split of letters, digits, _ and -'):
+        open_source(write_csv(folder, f'file,label,split\nimages/0.png,cat,{split}\n'))
+
+
 def test_unreadable_lists_raise(tmp_path):
+    with pytest.raises(InputError, match='the list cannot be read: No such file'):
+        open_source('csv:~nobody-of-this-name/list.csv')
     with pytest.raises(InputError, match='the list cannot be read: No such file'):
         open_source(f'csv:{tmp_path / "nowhere.csv"}')
     (tmp_path / 'latin.csv').write_bytes('file,label\na.png,Käse'.encode('latin-1'))

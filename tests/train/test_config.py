@@ -61,6 +61,9 @@ def test_durations_are_given_in_steps_or_epochs():
     config.optim.warmup_steps = 250
     with pytest.raises(InputError, match='warmup_epochs: expected fewer than the 250 steps'):
         run_length(config, num_examples)
+    config.optim.warmup_steps, config.optim.warmup_epochs = None, 1e308  # times 125 is infinite
+    with pytest.raises(InputError, match='warmup_epochs: expected fewer than the 250 steps'):
+        run_length(config, num_examples)
 
 
 @pytest.mark.parametrize('name', RANGES)

@@ -6,7 +6,7 @@ import pytest
 
 from vit_jax.errors import InputError
 from vit_jax.run.metrics import read_metrics
-from vit_jax.train.early_stopping import stop_reason
+from vit_jax.train.early_stopping import check_metric, stop_reason
 from vit_jax.train.trainer import train
 
 
@@ -46,9 +46,17 @@ def test_an_evaluation_that_was_written_twice_counts_once():
     assert 'no better than at step 10, 1 ' in str(stop_reason(twice, 'accuracy', 1))
 
 
-def test_an_unknown_metric_is_one_line():
-    with pytest.raises(InputError, match="metric: expected one of accuracy, got 'acuracy'"):
-        stop_reason(lines(0.5), 'acuracy', 1)
+@pytest.mark.parametrize('metric', ['acuracy', 'ema_loss', 'mean_average_precision', 'epoch'])
+def test_an_unknown_metric_is_one_line_before_the_run_starts(metric, digits_config, tmp_path):
+    digits_config.early_stopping.update({'patience': 1, 'metric': metric})
+    with pytest.raises(InputError, match=f"metric: expected one of loss, accuracy, got '{metric}'"):
+        train(digits_config, str(tmp_path))
+    assert not (tmp_path / 'metrics.jsonl').exists()
+
+
+@pytest.mark.parametrize('metric', ['loss', 'mean_average_precision', 'ema_mean_average_precision'])
+def test_metrics_of_the_data_and_of_the_average_are_known(metric):
+    check_metric(metric, multi_label=True, has_average=True)
 
 
 def test_a_run_that_cannot_improve_ends_early_also_when_it_resumes(digits_config, tmp_path, capsys):

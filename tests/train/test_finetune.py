@@ -120,6 +120,11 @@ def test_interrupted_finetuning_resumes_without_its_weights(
         with pytest.raises(KeyboardInterrupt):
             train(finetune_config, str(tmp_path / 'parts'))
     shutil.rmtree(weights)
+    for name, value in {'image_size': 12, 'mean': (0.4,), 'crop_fraction': 0.5}.items():
+        with pytest.raises(InputError, match=f'different run .*data.{name}'):
+            other = finetune_config.copy_and_resolve_references()
+            other.data[name] = value
+            train(other, str(tmp_path / 'parts'))
     train(finetune_config, str(tmp_path / 'parts'))
     whole, parts = (read_weights(tmp_path / run).variables for run in ('whole', 'parts'))
     jax.tree.map(np.testing.assert_array_equal, whole, parts)

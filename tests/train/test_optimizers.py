@@ -56,7 +56,12 @@ def muon_of_optax():
 
 
 THEIRS = {
-    'lamb': lambda: optax.lamb(RATE, B1, B2, weight_decay=DECAY, mask=kernels),
+    'lamb': lambda: optax.chain(  # optax.lamb, whose trust ratio is of every array, with a mask
+        optax.scale_by_adam(B1, B2, eps=1e-6),
+        optax.add_decayed_weights(DECAY, kernels),
+        optax.masked(optax.scale_by_trust_ratio(), kernels),
+        optax.scale_by_learning_rate(RATE),
+    ),
     'lion': lambda: optax.lion(RATE, B1, B2, weight_decay=DECAY, mask=kernels),
     'adafactor': lambda: optax.adafactor(
         RATE,

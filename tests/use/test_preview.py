@@ -73,6 +73,7 @@ def test_targets_are_described_by_class_names():
     assert describe_target(np.float32([0, 1, 0]), names) == ['yak']
     assert describe_target(np.float32([0.3, 0, 0.7]), names) == ['70% zebra', '30% ape']
     assert describe_target(np.float32([0.001, 0, 0.999]), names) == ['zebra']
+    assert describe_target(np.float32([1, 1, 1]), names) == names
 
 
 def test_command_writes_a_picture(data_dir, tmp_path):

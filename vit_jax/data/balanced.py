@@ -47,7 +47,7 @@ def create_order(
         raise InputError(f"data.sampling: expected 'uniform' or 'balanced', got {sampling!r}")
     if examples.multi_label:
         raise InputError(
-            "data.sampling='balanced': expected one label a picture, got multi-label data; "
+            "data.sampling='balanced': expected one label per picture, got multi-label data; "
             "loss.class_weights='balanced' balances it"
         )
     common = examples.num_examples, batch_size, rows, seed, repeats

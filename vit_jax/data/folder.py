@@ -18,7 +18,7 @@ def open_folder(path: str) -> FileSource:
       InputError: if the folder is missing or has no classes, a class has no pictures, or a class is
         missing from train.
     """
-    name, root = f'folder:{path}', Path(path).expanduser()
+    name, root = f'folder:{path}', Path(os.path.expanduser(path))
     if not root.is_dir():
         raise InputError(f'{name}: no such folder: {root.absolute()}')
     has_splits = (root / 'train').is_dir()

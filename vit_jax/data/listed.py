@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -51,7 +53,7 @@ def open_jsonl(path: str) -> FileSource:
 
 
 def _open(name: str, path: str, read: Callable[[TextIO], Objects]) -> FileSource:
-    listed = Path(path).expanduser()
+    listed = Path(os.path.expanduser(path))
     try:
         with listed.open(encoding='utf-8-sig', newline='') as file:  # spreadsheets write a BOM
             objects = list(read(file))
@@ -90,9 +92,9 @@ def _read_csv(file: TextIO) -> Objects:
                     f'line {reader.line_num}: expected {len(reader.fieldnames or ())} cells, as in '
                     f'the header; quote a cell that contains a comma'
                 )
-            found: dict[str, Any] = dict(row)
+            found: dict[str, Any] = {name.strip(): cell.strip() for name, cell in row.items()}
             if 'labels' in found:
-                cell = found['labels'].strip()
+                cell = found['labels']
                 found['labels'] = [x.strip() for x in cell.split(SEPARATOR)] if cell else []
             if SEPARATOR in found.get('label', ''):
                 raise InputError(
@@ -161,10 +163,16 @@ def _check_row(found: dict[str, Any]) -> Row:
         for value in values:
             if not (isinstance(value, str) and value.strip() and value.isprintable()):
                 raise InputError(f'expected {noun} as printable text, got {value!r}')
-    if found.get('split') == 'all':
+            if value != value.strip():
+                raise InputError(f'expected {noun} without spaces around it, got {value!r}')
+    split = found.get('split', 'train')
+    if not re.fullmatch(r'[\w-]+', split):
+        raise InputError(f'expected a split of letters, digits, _ and -, got {split!r}')
+    if split == 'all':
         raise InputError('expected a split other than all, which stands for all of them')
     return Row(found['file'], labels, found.get('split'))
 
 
 def _say(names: Iterable[str]) -> str:
-    return ', '.join(name if name.isprintable() else repr(name) for name in names) or 'nothing'
+    shown = (name if name and name.isprintable() else repr(name) for name in names)
+    return ', '.join(shown) or 'nothing'

@@ -54,7 +54,7 @@ class Extras:
         'silu', x σ(x).
       gated: whether the feed-forward blocks multiply the activations by as many other features
         (https://arxiv.org/abs/2002.05202).
-      drop_path: probability that training skips a block of the last layer for an example; linear
+      drop_path: probability that training drops a branch of the last layer for an example; linear
         from 0 in the first layer (https://arxiv.org/abs/1603.09382), [0, 1).
       attn_dropout: rate of dropout of the attention weights, with attention 'xla', [0, 1).
       lora_rank: rank of the adapters beside the kernels of the layers, see

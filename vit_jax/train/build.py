@@ -1,4 +1,4 @@
-"""From a config to objects: the only place, besides the loop, that reads options."""
+"""From a config to objects. Besides this file, only the loop and its preparation read options."""
 
 import math
 from functools import partial
@@ -54,11 +54,14 @@ def find_start(
       InputError: if an option is wrong, or the weights do not fit.
     """
     init, data, arguments = config.init, config.data, model_arguments(config.model)
+    if init.weights and data.image_size is not None:
+        arguments['image_size'] = pair(data.image_size)
     if init.weights and run_directory and has_checkpoint(run_directory):
-        return start_from_run(run_directory, arguments)
+        names = 'image_size', 'mean', 'std', 'crop_fraction'
+        given = {name: data[name] for name in names if data[name] is not None}
+        given |= {name: arguments[name] for name in arguments.keys() & {'image_size'}}
+        return start_from_run(run_directory, arguments, given)
     if init.weights:
-        if data.image_size is not None:
-            arguments['image_size'] = data.image_size
         start = start_from_weights(
             init.weights,
             class_names,

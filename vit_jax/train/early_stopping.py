@@ -5,6 +5,24 @@ from typing import Any
 from vit_jax.errors import InputError
 
 
+def check_metric(metric: str, *, multi_label: bool, has_average: bool) -> None:
+    """Validates that the test lines of a run will have a metric.
+
+    Args:
+      multi_label: whether the data is.
+      has_average: whether the run has a moving average of its parameters.
+
+    Raises:
+      InputError: if they will not.
+    """
+    known = ['loss', 'accuracy', *(['mean_average_precision'] if multi_label else [])]
+    known += [f'ema_{name}' for name in known] if has_average else []
+    if metric not in known:
+        raise InputError(
+            f'early_stopping.metric: expected one of {", ".join(known)}, got {metric!r}'
+        )
+
+
 def stop_reason(lines: list[dict[str, Any]], metric: str, patience: int) -> str | None:
     """Why a run that has just been evaluated ends here; None if it goes on.
 
@@ -15,16 +33,10 @@ def stop_reason(lines: list[dict[str, Any]], metric: str, patience: int) -> str 
       lines: of `metrics.jsonl`.
       metric: of the test lines; lower is better if its name ends in 'loss', else higher.
       patience: evaluations; 0 to go on always.
-
-    Raises:
-      InputError: if the test lines have no such metric.
     """
     if not patience:
         return None
     tested = [line for line in lines if line['split'] == 'test']
-    if metric not in tested[-1]:
-        known = ', '.join(name for name in tested[-1] if name not in ('step', 'split', 'epoch'))
-        raise InputError(f'early_stopping.metric: expected one of {known}, got {metric!r}')
     sign = -1 if metric.endswith('loss') else 1
     values = {line['step']: sign * line[metric] for line in tested if metric in line}
     best = max(values, key=lambda step: values[step])  # the first of equals

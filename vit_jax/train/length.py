@@ -19,9 +19,9 @@ from vit_jax.train.schedule import WITH_COOLDOWN
 
 @dataclasses.dataclass(frozen=True)
 class Length:
-    """How many steps a run has, and how many lie between what happens at times.
+    """The steps of a run, and the periods of logging, evaluation and checkpoints.
 
-    After the last step everything is due, and a period of 0 means then alone.
+    Everything is due after the last step; a period of 0 means only then.
 
     Args:
       num_steps: of the run.
@@ -82,7 +82,7 @@ def run_length(config: Any, num_examples: int) -> Length:
         steps, epochs = section[f'{name}_steps'], section[f'{name}_epochs']
         if steps is None:
             steps = unset if epochs is None else epochs * per_epoch
-        return math.ceil(steps)
+        return math.ceil(min(steps, 2**31))  # of an epoch without end, too
 
     if (warmup := duration(config.optim, 'warmup', num_steps // 20)) >= num_steps:
         raise InputError(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 def muon(
     adam: optax.GradientTransformation, *, b1: float, moments_dtype: str, gated: bool
 ) -> optax.GradientTransformation:
-    """Momentum, orthogonalised by Newton-Schulz iterations; Adam for what is no matrix of a layer.
+    """Momentum, orthogonalised by Newton-Schulz iterations; Adam for everything else.
 
     Each matrix, of i inputs and o outputs, moves by 0.2 √max(i, o) times an orthogonal matrix, so
     its elements move about as far as AdamW's do: one learning rate and one weight decay serve both

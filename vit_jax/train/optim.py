@@ -131,8 +131,8 @@ def create_optimizer(
 
     'adamw'      https://arxiv.org/abs/1711.05101;
     'sgd'        with momentum;
-    'lamb'       Adam's update, and the decay, relative to the norm of each array
-                 (https://arxiv.org/abs/1904.00962);
+    'lamb'       Adam's update, and the decay, relative to the norm of each kernel
+                 (https://arxiv.org/abs/1904.00962), as in timm and NVIDIA's FusedLAMB;
     'lion'       the sign of momentum and gradient (https://arxiv.org/abs/2302.06675);
     'adafactor'  see `adafactor`;
     'muon'       see `vit_jax.train.muon.muon`.
@@ -178,11 +178,13 @@ def create_optimizer(
         raise InputError(
             f"optim.moments_dtype: expected 'float32' or 'bfloat16', got {moments_dtype!r}"
         )
+    # Not biases and adapters, which begin at zero: they would grow in proportion to themselves.
+    relative = optax.masked(optax.scale_by_trust_ratio(), decay_mask)
     optimizer = optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
         scale_by[name](),
         optax.add_decayed_weights(weight_decay, decay_mask),
-        *([per_layer(optax.scale_by_trust_ratio())] if name == 'lamb' else []),
+        *([per_layer(relative)] if name == 'lamb' else []),
         optax.scale_by_learning_rate(schedule),
     )
     if factors is None or all((factor == 1).all() for factor in jax.tree.leaves(factors)):

@@ -32,15 +32,19 @@ class Start(NamedTuple):
     notes: list[str]
 
 
-def start_from_run(run_directory: AnyPath, arguments: dict[str, Any]) -> Start:
+def start_from_run(
+    run_directory: AnyPath, arguments: dict[str, Any], preprocessing: dict[str, Any]
+) -> Start:
     """The model of a run to resume, whose initial weights may be gone.
 
     Args:
       arguments: of the ViT; they win over the run's.
+      preprocessing: arguments of `Preprocessing`; likewise.
     """
     description = read_description(run_directory)
     model = ViT(**description['model'] | arguments)
-    return Start(model, None, Preprocessing(**description['preprocessing']), [])
+    own = Preprocessing(**description['preprocessing'] | preprocessing)
+    return Start(model, None, own, [])
 
 
 def start_from_weights(

@@ -39,7 +39,7 @@ def read_teacher(
         raise InputError(f"distill.kind: expected 'hard' or 'soft', got {kind!r}")
     if source.multi_label:
         raise InputError(
-            'distill.weights: expected one label a picture, got multi-label data; None trains '
+            'distill.weights: expected one label per picture, got multi-label data; None trains '
             'without a teacher'
         )
     try:

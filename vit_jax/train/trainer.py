@@ -9,30 +9,17 @@ from vit_jax.data.batches import train_batches
 from vit_jax.data.sources import open_source
 from vit_jax.errors import InputError
 from vit_jax.parallel.distributed import Wishes, agreed, check_same, join
-from vit_jax.parallel.parallel import create_parallel, init, put
+from vit_jax.parallel.parallel import Jit, Pmap, create_parallel, init, put
 from vit_jax.run import signals
 from vit_jax.run.checkpoint import Checkpoints
-from vit_jax.run.directory import (
-    add_skipped,
-    check_run,
-    open_run_directory,
-    record_run,
-    run_name,
-)
+from vit_jax.run.directory import add_skipped, open_run_directory, record_run
 from vit_jax.run.profile import profiled
-from vit_jax.train.build import (
-    create_learner,
-    create_reporter,
-    find_start,
-    open_splits,
-    train_order,
-)
+from vit_jax.train.build import create_reporter
 from vit_jax.train.checks import check_config, shared_options
 from vit_jax.train.dry_run import plan_step
 from vit_jax.train.evaluate import evaluate
-from vit_jax.train.length import run_length, run_summary
-from vit_jax.train.start import describe
-from vit_jax.train.teacher import read_teacher
+from vit_jax.train.prepare import Run, prepare
+from vit_jax.train.step import TrainState
 
 
 def train(config: Any, workdir: str) -> dict[str, Any]:
@@ -59,23 +46,12 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
 
     check_same(shared_options(config) | {'--workdir': workdir})
     with open_run_directory(workdir) as run_directory:
-        start = find_start(config, source.class_names, source.channels, run_directory)
-        description = describe(start, source.class_names, source.multi_label)
-        description['run'] = agreed(run_name(run_directory))
-        check_run(run_directory, config.to_dict(), description)
-        splits = open_splits(config, source, start.preprocessing)
-        check_same({'number of examples': splits.num_examples})
-        length = run_length(config, splits.train.num_examples)
-        order = train_order(config, splits.train, parallel.rows)
-        distill, teacher = read_teacher(start, source, **config.distill)
-        learner, schedule = create_learner(config, start, splits.train, length, parallel, distill)
+        run = prepare(config, source, parallel, run_directory)
+        splits, length, learner = run.splits, run.length, run.learner
         train_step = parallel.train_step(learner.train_step)
         eval_step = parallel.eval_step(learner.eval_step)
-        found = f'{source.name}: {splits}, {len(source.class_names)} classes'
-        print(*start.notes, found, *source.notes, *splits.notes, sep='\n')
-        print(run_summary(start.model, order, length, run_directory, config.optim))
         if config.dry_run:
-            return plan_step(learner, train_step, parallel, start.model, teacher)
+            return plan_step(learner, train_step, parallel, run.start.model, run.teacher)
 
         def save(tested: dict[str, float] | None) -> None:
             report.flush()  # raises if the last step has diverged
@@ -85,29 +61,24 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
 
         # All options have been checked by now: from here on, only an example, a full disk or a
         # loss that is not finite can stop the run.
-        with signals.until_saved(), Checkpoints(run_directory, description['run']) as checkpoints:
+        name = run.description['run']
+        with signals.until_saved(), Checkpoints(run_directory, name) as checkpoints:
             init_key, train_key = jax.random.split(jax.random.key(config.seed))
-            params = put(parallel, {'params': start.params})['params']
-            init_args = init_key, jnp.zeros((1, *start.preprocessing.shape)), params
-            new_state = jax.jit(learner.init)  # traced once, for its shapes and its values
-            shapes = jax.eval_shape(new_state, *init_args)
             resumes = agreed(bool(checkpoints.steps))
+            done, state = first_state(run, parallel, init_key, checkpoints if resumes else None)
             if resumes:
-                done, state = checkpoints.restore_newest(parallel.placed(shapes))
-                length.check_resumes(done)
                 print(f'{run_directory}: {done} of {length.num_steps} steps are done')
-            else:
-                done, state = 0, init(parallel, new_state, *init_args)
             if done < length.num_steps:
-                record_run(run_directory, config.to_dict(), description, splits.num_examples)
-            state, teacher = parallel.spread(state), parallel.spread(teacher)
+                examples = splits.num_examples
+                record_run(run_directory, config.to_dict(), run.description, examples)
+            state, teacher = parallel.spread(state), parallel.spread(run.teacher)
             steps = range(done, length.num_steps)
             with (
                 Wishes(2) as wishes,
                 create_reporter(
-                    config, run_directory, length, done, schedule, order, learner
+                    config, run_directory, length, done, run.schedule, run.order, learner
                 ) as report,
-                train_batches(splits.train, order, steps, parallel.put_batch) as batches,
+                train_batches(splits.train, run.order, steps, parallel.put_batch) as batches,
             ):
                 try:
                     if not resumes:  # from here on, metrics have a checkpoint
@@ -147,3 +118,23 @@ def train(config: Any, workdir: str) -> dict[str, Any]:
             if count := add_skipped(run_directory, splits.skipped):
                 print(f'{run_directory}: examples skipped: {count}, see skipped.json')
             return report.lines[-1]
+
+
+def first_state(
+    run: Run, parallel: Jit | Pmap, key: jax.Array, checkpoints: Checkpoints | None
+) -> tuple[int, TrainState]:
+    """The number of steps that a run has done, and the state after them.
+
+    Args:
+      key: of new parameters.
+      checkpoints: to resume from; None for a new run.
+    """
+    params = put(parallel, {'params': run.start.params})['params']
+    arguments = key, jnp.zeros((1, *run.start.preprocessing.shape)), params
+    new_state = jax.jit(run.learner.init)  # traced once, for its shapes and its values
+    shapes = jax.eval_shape(new_state, *arguments)
+    if checkpoints is None:
+        return 0, init(parallel, new_state, *arguments)
+    done, state = checkpoints.restore_newest(parallel.placed(shapes))
+    run.length.check_resumes(done)
+    return done, state

@@ -141,7 +141,7 @@ def evaluate(
             f'{_shorten(class_names)}, with pictures of each, got {_shorten(data.class_names)}'
         )
     if weights.multi_label != data.multi_label:
-        kinds = ('one label a picture', 'multi-label data')
+        kinds = ('one label per picture', 'multi-label data')
         raise InputError(
             f'{source}: expected {kinds[weights.multi_label]}, which the weights are for, got '
             f'{kinds[data.multi_label]}'

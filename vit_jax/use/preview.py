@@ -37,10 +37,8 @@ def preview(config: Any, step: int = 1, rows: int = 4, columns: int = 8) -> Imag
 
 
 def describe_target(target: Float[np.ndarray, 'num_classes'], class_names: list[str]) -> list[str]:
-    """The top one or two classes of a target; with their weights if they are mixed."""
-    likeliest = [
-        int(label) for label in np.argsort(-target, kind='stable')[:2] if target[label] >= 0.005
-    ]
+    """The classes of a target, likeliest first; with their weights if they are mixed."""
+    likeliest = [int(x) for x in np.argsort(-target, kind='stable') if target[x] >= 0.005]
     return [
         class_names[label] if target[label] > 0.995 else f'{target[label]:.0%} {class_names[label]}'
         for label in likeliest

@@ -69,7 +69,7 @@ def probe_source(
         for name, split in (('train', train_split), ('test', test_split))
     }
     if any(found.records.multi_label for found in pictures.values()):
-        raise InputError(f'{source}: expected one label a picture to probe, got multi-label data')
+        raise InputError(f'{source}: expected one label per picture to probe, got multi-label data')
     options: Any = {'on_error': on_error, 'max_pixels': max_pixels, 'report': report}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(features or temporary)
