@@ -71,7 +71,7 @@ def main() -> None:
                 file = metrics / f'{name} {seed}.jsonl.gz'.replace(' ', '-')
                 if not file.exists() and time.monotonic() < deadline:
                     lines = train(Path(folder) / file.stem, data, seed, change)
-                    file.write_bytes(gzip.compress(lines))
+                    file.write_bytes(gzip.compress(lines, mtime=0))
     rows = {name: collect(metrics, name, arguments.seeds) for name in CHANGES}
     result = {'machine': describe_machine(), 'rows': rows}
     write_result(result, markdown := to_markdown(rows), arguments.output)

@@ -13,6 +13,7 @@ from references.timm import random_timm, timm_logits
 from safetensors.numpy import load_file, save_file
 
 import vit_jax
+from vit_jax.__main__ import main
 from vit_jax.errors import InputError
 from vit_jax.weights import read_weights
 
@@ -219,6 +220,19 @@ def test_converting_from_format_to_format_keeps_the_logits(tmp_path):
     vit_jax.save_weights(tmp_path / 'b.npz', model, variables, format='google')
     with np.load(tmp_path / 'b.npz') as back:
         assert_identical(dict(back), state)
+
+
+def test_converting_to_float16_halves_the_file_and_rounds_its_numbers(tmp_path):
+    model = vit_jax.ViT(
+        image_size=8, patch_size=4, num_classes=3, dim=16, depth=2, heads=2, mlp_dim=24
+    )
+    whole, half = str(tmp_path / 'whole.safetensors'), str(tmp_path / 'half.safetensors')
+    vit_jax.save_weights(whole, model, random_variables(model), format='seed')
+    assert main(['convert', whole, half, '--to', 'seed', '--float16']) == 0
+    rounded = {name: x.astype('float16') for name, x in load_file(whole).items()}
+    assert_identical(load_file(half), rounded)
+    read, variables = vit_jax.load_weights(half)
+    assert read == model and variables['params']['cls_token'].dtype == np.float32
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ def save_weights(
     variables: dict[str, Any],
     format: str,
     description: dict[str, Any] | None = None,
+    *,
+    dtype: str = 'float32',
 ) -> None:
     """Writes variables in a foreign format; adapters are merged.
 
@@ -73,13 +75,16 @@ def save_weights(
         same) or 'seed' (vit-pytorch).
       description: see `Weights`; stored in `.safetensors` files and Hugging Face folders, together
         with the ViT's arguments.
+      dtype: of the stored numbers, 'float32' or 'float16'.
 
     Raises:
-      InputError: if the format or the file ending is unknown, the format cannot express the model,
+      InputError: if the format, the dtype or the file ending is unknown, the format cannot express the model,
         or the file cannot be written.
     """
     if format not in list(FORMATS):
         raise InputError(f'format: expected one of {", ".join(FORMATS)}, got {format!r}')
+    if dtype not in ('float32', 'float16'):
+        raise InputError(f"dtype: expected 'float32' or 'float16', got {dtype!r}")
     path = Path(path)
     if (path.suffix == '.npz') != (format == 'google') and format != 'huggingface':
         raise InputError(
@@ -99,6 +104,7 @@ def save_weights(
     FORMATS[format].check(model)
     described = describe(path, description or {}, model.num_classes)
     arrays = from_flax(params, FORMATS[format].entries(model))
+    arrays = {name: array.astype(dtype, copy=False) for name, array in arrays.items()}
     write = write_folder if format == 'huggingface' else write_tensors
     write(path, arrays, model, described)
     lost = [name for name, value in described.items() if value]
