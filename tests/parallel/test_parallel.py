@@ -118,7 +118,14 @@ def expected_split():
     return expected
 
 
-@pytest.mark.parametrize('mode, num_devices, mesh', LAYOUTS.values(), ids=LAYOUTS)
+# A mesh of all three axes is in the gate.
+GATED = [
+    pytest.param(*layout, id=name, marks=[pytest.mark.slow] if name == 'data and tensor' else [])
+    for name, layout in LAYOUTS.items()
+]
+
+
+@pytest.mark.parametrize('mode, num_devices, mesh', GATED)
 def test_every_layout_trains_the_same(mode, num_devices, mesh, expected_split):
     """With mixup, CutMix and dropout."""
     found = run(mode, num_devices, OF_A_RUN, model=SPLIT_MODEL, **mesh)
@@ -147,7 +154,12 @@ def test_a_state_is_the_same_wherever_it_is_made():
 
 
 @pytest.mark.parametrize(
-    'mode, num_devices, mesh', [('jit', 1, {}), ('jit', 4, {'fsdp': 2}), ('pmap', 4, {})]
+    'mode, num_devices, mesh',
+    [
+        pytest.param('jit', 1, {}, marks=pytest.mark.slow),
+        ('jit', 4, {'fsdp': 2}),
+        ('pmap', 4, {}),
+    ],
 )
 def test_accumulation_equals_one_large_batch(mode, num_devices, mesh, expected_split):
     """With mixup, CutMix and dropout."""
@@ -155,6 +167,7 @@ def test_accumulation_equals_one_large_batch(mode, num_devices, mesh, expected_s
     assert_equal(found, expected_split, 1e-6)
 
 
+@pytest.mark.slow
 def test_every_layout_distils_the_same():
     """A teacher of another size teaches a distillation token."""
     teacher = MODEL.clone(image_size=12, pool='gap', heads=4)

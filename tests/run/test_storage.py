@@ -56,6 +56,7 @@ def bucket(monkeypatch, tmp_path):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_run_in_a_bucket_resumes_and_ends_like_a_local_one(
     digits_config, bucket, tmp_path, monkeypatch, capsys
 ):

@@ -111,6 +111,7 @@ def test_help_and_errors_name_the_recipes(capsys):
     assert 'did you mean num_steps?' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_photographs_config_trains(photographs, tmp_path, capsys):
     """S/16 on crops of the original pictures; smaller and shorter here."""
     small = ['model.dim=48', 'model.depth=1', 'data.image_size=32', 'batch_size=8', 'num_steps=2']

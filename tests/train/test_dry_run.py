@@ -27,6 +27,7 @@ def test_dry_run_counts_what_a_step_takes_and_writes_nothing(digits_config, tmp_
     assert 0 < plan['state_bytes'] < plan['step_bytes']
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace_of_some_steps(digits_config, tmp_path):
     digits_config.profile = (2, 3)
     digits_config.num_steps = 6

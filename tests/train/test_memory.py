@@ -29,7 +29,13 @@ def test_every_chip_has_a_plan_to_compare_with():
     assert {row['chip'] for row in ROWS.values()} == set(CHIPS)
 
 
-@pytest.mark.parametrize('row', ROWS.values(), ids=ROWS)
+MARKED = [
+    pytest.param(row, id=name, marks=[pytest.mark.slow] if 'mesh' in row else [])
+    for name, row in ROWS.items()
+]
+
+
+@pytest.mark.parametrize('row', MARKED)
 def test_our_count_is_within_15_percent_of_the_compilers_plan(row):
     options = {name: row[name] for name in ('remat', 'attention')}
     model = create_model(row['variant'], dtype='bfloat16', **options)

@@ -5,6 +5,8 @@ import json
 import processes
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Runs train.py, then prints how often each of jax's events occurred, and the modules imported.
 SCRIPT = """
 import collections, json, runpy, sys
