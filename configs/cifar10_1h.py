@@ -1,11 +1,12 @@
 """CIFAR-10 from scratch in one hour on two CPU cores, first on pictures of 16 pixels, then of 24.
 
-Source: our own recipe. Sixteen tokens instead of 36 make a picture cost a third for the first half
-of the hour (progressive resizing). Muon learns faster per step than AdamW (docs/recipes.md).
+Source: our own recipe. For the first half of the hour, 16 tokens instead of 36 cut the cost of a
+picture by half (progressive resizing). Muon learns faster per step than AdamW (docs/recipes.md).
 Commands: vit_jax train cifar10_1h --workdir=runs/small --config.data.image_size=16
     --config.num_steps=7000 --config.optim.schedule=constant --config.optim.cooldown_steps=0
     --config.augment.pad_and_crop=2
   vit_jax train cifar10_1h --config.init.weights=runs/small
+Hardware and time: 2 CPU cores, 59 min. Result: 80.74 %, one seed (docs/recipes.md).
 """
 
 import ml_collections

@@ -35,9 +35,11 @@ def test_a_file_without_its_ending_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize('num_examples', [1, 40, 1071, 50_000])
 def test_every_recipe_fits_data_of_any_size(num_examples):
     for name in list_recipes():
-        config = vit_jax.load_config(name, {'optim.warmup_steps': None, 'num_steps': None})
+        unset = 'optim.warmup_steps', 'optim.warmup_epochs', 'num_steps'
+        config = vit_jax.load_config(name, dict.fromkeys(unset))
         length = run_length(config, num_examples)
-        assert length.num_steps == max(1, -(-config.num_epochs * num_examples // config.batch_size))
+        examples = config.num_epochs * num_examples * config.data.repeats
+        assert length.num_steps == max(1, -(-examples // config.batch_size))
         assert length.warmup == length.num_steps // 20
         assert length.log_every == min(100, -(-length.num_steps // 20))
 
