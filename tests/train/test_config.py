@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -38,8 +40,8 @@ def test_every_recipe_fits_data_of_any_size(num_examples):
         unset = 'optim.warmup_steps', 'optim.warmup_epochs', 'num_steps'
         config = vit_jax.load_config(name, dict.fromkeys(unset))
         length = run_length(config, num_examples)
-        examples = config.num_epochs * num_examples * config.data.repeats
-        assert length.num_steps == max(1, -(-examples // config.batch_size))
+        steps_per_epoch = num_examples * config.data.repeats / config.batch_size
+        assert length.num_steps == math.ceil(config.num_epochs * steps_per_epoch)
         assert length.warmup == length.num_steps // 20
         assert length.log_every == min(100, -(-length.num_steps // 20))
 

@@ -78,8 +78,8 @@ def save_weights(
       dtype: of the stored numbers, 'float32' or 'float16'.
 
     Raises:
-      InputError: if the format, the dtype or the file ending is unknown, the format cannot express the model,
-        or the file cannot be written.
+      InputError: if the format, the dtype or the file ending is unknown, the format cannot express
+        the model, or the file cannot be written.
     """
     if format not in list(FORMATS):
         raise InputError(f'format: expected one of {", ".join(FORMATS)}, got {format!r}')
