@@ -164,7 +164,9 @@ def test_processes_train_as_one_and_end_together(data_dir, tmp_path):
 )
 def test_a_process_that_is_stopped_or_stuck_ends_the_others(happens, options, line):
     options |= {'happens': happens, 'port': free_port()}
-    started = [processes.start('-c', LOOP.format(i=i, **options)) for i in range(2)]
+    patient = options | {'step': 1000.0}  # so that the second one does not end by itself
+    programs = LOOP.format(i=0, **options), LOOP.format(i=1, **patient)
+    started = [processes.start('-c', program) for program in programs]
     assert end_without_last(started) == [f'-c: process 0 of 2 {line} {AGAIN}\n']
 
 

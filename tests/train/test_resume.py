@@ -27,17 +27,18 @@ def final_params(workdir):
 
 def test_killed_run_ends_like_an_undisturbed_one(tmp_path, data_dir):
     """SIGKILL between two checkpoints; the test after this one draws the moment."""
-    flags = ['--config.num_steps=200', '--config.checkpoint_every_steps=40']
+    flags = ['--config.num_steps=60', '--config.checkpoint_every_steps=10']
     flags += ['--config.batch_size=16', '--config.log_every_steps=1']
     flags += ['--config.model.dim=16', '--config.model.depth=2']
-    command = ['train.py', '--config=configs/digits.py', *flags, f'--config.data.dir={data_dir}']
-    processes.run(*command, f'--workdir={tmp_path / "whole"}')
-    process = processes.start(*command, f'--workdir={tmp_path / "killed"}')
-    assert any(line.startswith('step  90/200') for line in process.stdout)
+    flags += ['--config=configs/digits.py', f'--config.data.dir={data_dir}']
+    assert processes.train_py(*flags, f'--workdir={tmp_path / "whole"}') == 0
+    command = ['train.py', *flags, f'--workdir={tmp_path / "killed"}']
+    process = processes.start(*command, devices=8)
+    assert any(line.startswith('step 25/60') for line in process.stdout)
     process.kill()
     process.communicate()
-    output, _ = processes.run(*command, f'--workdir={tmp_path / "killed"}')
-    assert re.search('killed: (40|80) of 200 steps are done', output)  # 80 may not be complete
+    output, _ = processes.run(*command, devices=8)
+    assert re.search('killed: (10|20) of 60 steps are done', output)  # 20 may not be complete
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     jax.tree.map(np.testing.assert_array_equal, final_params(whole), final_params(killed))
     whole, killed = (read_metrics(run / 'metrics.jsonl') for run in (whole, killed))
