@@ -18,7 +18,11 @@ CIFAR = Path(__file__).parents[3] / 'shared' / 'data' / 'cifar10_jpeg.tar.xz'
 
 @pytest.mark.parametrize(
     'name, memory_gib',
-    [('cifar10', 1.0), ('oxford_flowers102', 0.0), ('imagenette/160px-v2', 1.0)],
+    [
+        pytest.param('cifar10', 1.0, marks=pytest.mark.slow),
+        ('oxford_flowers102', 0.0),
+        ('imagenette/160px-v2', 1.0),
+    ],
 )
 def test_catalog_data_sets_train(name, memory_gib, tmp_path):
     """With TFDS's own mock: random pictures with the real features."""
