@@ -57,9 +57,9 @@ def find_start(
     if init.weights and data.image_size is not None:
         arguments['image_size'] = pair(data.image_size)
     if init.weights and run_directory and has_checkpoint(run_directory):
+        asked = dict(data) | {'image_size': arguments.get('image_size')}
         names = 'image_size', 'mean', 'std', 'crop_fraction'
-        given = {name: data[name] for name in names if data[name] is not None}
-        given |= {name: arguments[name] for name in arguments.keys() & {'image_size'}}
+        given = {name: asked[name] for name in names if asked[name] is not None}
         return start_from_run(run_directory, arguments, given)
     if init.weights:
         start = start_from_weights(
