@@ -282,29 +282,6 @@ def test_predict_process_exits_with_one_line_and_status_2_on_a_bad_picture(run_d
     assert 'text.png: expected a picture' in errors and errors.count('\n') == 1
 
 
-@pytest.mark.parametrize(
-    'command, message',
-    [
-        (['predict'], "Missing argument 'RUN|WEIGHTS'"),
-        (['explain'], "No such command 'explain'"),
-        (
-            ['summary', 'S/16', '--image-size', 'large'],
-            "'--image-size': expected a number or HEIGHTxWIDTH, got 'large'",
-        ),
-        (
-            ['convert', 'a', 'b', '--to', 'onnx'],
-            "'onnx' is not one of 'google', 'timm', 'huggingface', 'seed'",
-        ),
-        (['evaluate', 'a', '--max-pixels', '0'], '0 is not in the range 1<=x<='),
-        (['summary', 'S/16', '--batch-size', '9' * 20], 'is not in the range 1<=x<='),
-    ],
-)
-def test_wrong_arguments_exit_with_one_line_and_status_2(command, message, capsys):
-    assert main(command) == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count('\n') == 1
-
-
 def test_failing_commands_exit_with_one_line_and_status_2(run_directory, tmp_path, capsys):
     (tmp_path / 'text.png').write_text('not a picture')
     large = str(tmp_path / 'large.png')

@@ -286,18 +286,3 @@ BAD_FILES = {
     pickle_of_code: 'expected a .pt file, but it cannot be read',
     zipped_pickle_of_code: 'Weights only load failed',
 }
-BAD_CONFIGS = [
-    (dict(model_type='bert'), 'expected model_type to be one of'),
-    (dict(hidden_act='relu'), 'expected hidden_act'),
-    (dict(num_attention_heads='two'), "'two' for heads, expected a number"),
-    (dict(num_hidden_layers=10**9), 'says depth=1000000000, but arrays say 2'),
-    (dict(hidden_size=32), 'says dim=32, but arrays say 16'),
-    (dict(hidden_act={}), 'expected hidden_act'),
-    (dict(id2label={str(i): 'a\nb' for i in range(5)}), 'expected names of 5 classes'),
-    (dict(image_size=10**12), 'below 65,536'),
-    (dict(image_size=400), 'expected 100 x 100 patches'),
-    (dict(image_size='large'), "'large' for image_size, expected a number"),
-    (dict(layer_norm_eps=None), 'None for norm_eps, expected a number'),
-    (dict(id2label={'0': 'ape'}), 'expected id2label with 5 classes, got 1'),
-    (dict(pooler_act='relu'), "expected pooler_act 'tanh'"),
-]
