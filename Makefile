@@ -19,6 +19,7 @@ test: .venv/requirements-dev
 mypy:
 	$(BIN)/mypy
 
+# Three workers keep two cores busy: some tests wait for processes of their own.
 pytest:
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 

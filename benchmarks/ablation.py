@@ -15,7 +15,6 @@ import json
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.finetune import spread, unpack
 from benchmarks.report import describe_machine, write_result
 
 SMALL = {  # what differs in the first part, see the recipe's docstring
@@ -61,14 +61,10 @@ def main() -> None:
     metrics = arguments.output.with_suffix('')
     metrics.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        data = arguments.data
-        if data.is_file():
-            data = Path(folder) / 'cifar10'
-            with tarfile.open(arguments.data) as archive:
-                archive.extractall(data, filter='data')
+        data = unpack(arguments.data, Path(folder))
         for seed in arguments.seeds:
             for name, change in CHANGES.items():
-                file = metrics / f'{name} {seed}.jsonl.gz'.replace(' ', '-')
+                file = metrics_file(metrics, name, seed)
                 if not file.exists() and time.monotonic() < deadline:
                     lines = train(Path(folder) / file.stem, data, seed, change)
                     file.write_bytes(gzip.compress(lines, mtime=0))
@@ -95,11 +91,15 @@ def start(run: Path, options: dict[str, Any]) -> None:
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
+def metrics_file(folder: Path, name: str, seed: int) -> Path:
+    return folder / f'{name} {seed}.jsonl.gz'.replace(' ', '-')
+
+
 def collect(metrics: Path, name: str, seeds: list[int]) -> dict[str, list[float]]:
     """The last test accuracies of a change's runs, of the parameters and of their average."""
     accuracies: dict[str, list[float]] = {'accuracy': [], 'ema_accuracy': []}
     for seed in seeds:
-        file = metrics / f'{name} {seed}.jsonl.gz'.replace(' ', '-')
+        file = metrics_file(metrics, name, seed)
         if file.exists():
             last = json.loads(gzip.decompress(file.read_bytes()).splitlines()[-1])
             for metric, values in accuracies.items():
@@ -117,8 +117,7 @@ def to_markdown(rows: dict[str, dict[str, list[float]]]) -> str:
 
 def summary(values: list[float]) -> str:
     """Mean and sample standard deviation."""
-    spread = f' ± {statistics.stdev(values):.2%}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):.2%}{spread}' if values else 'not run'
+    return f'{statistics.mean(values):.2%}, {spread(values)}' if values else 'not run'
 
 
 if __name__ == '__main__':

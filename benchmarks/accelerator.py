@@ -1,6 +1,6 @@
 """Training speed on an accelerator: attention, scan, rematerialisation, batch, XLA's flags.
 
-python benchmarks/accelerator.py [--minutes 8] [--variant S/16] [--output FILE]
+python benchmarks/accelerator.py [--minutes 8] [--output benchmarks/results/accelerator.json]
 
 Needs only jax, flax, optax, einops and numpy; vit_jax need not be installed. If PyTorch and timm or
 transformers are installed, their ViT runs under torch.compile too. The results are written after
@@ -176,7 +176,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--minutes', type=float, default=8, help='time limit (default: 8)')
     parser.add_argument('--toy', action='store_true', help='a tiny model, as a quick check')
-    parser.add_argument('--variant', help='only the rows of this one (needs --output)')
     parser.add_argument(
         '--output',
         type=Path,
@@ -185,22 +184,16 @@ def main() -> None:
     parser.add_argument('--child', type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     plan = TOY_PLAN if arguments.toy else PLAN
-    if arguments.variant:
-        chosen = [
-            (flags, [x for x in rows if x['variant'] == arguments.variant]) for flags, rows in plan
-        ]
-        plan = [(flags, rows) for flags, rows in chosen if rows]
     if arguments.child is not None:
         return run_child(arguments.child, *plan[arguments.child], arguments.toy)
 
     output = arguments.output
-    if not (output or arguments.toy or arguments.variant):
+    if not (output or arguments.toy):
         output = ROOT / 'benchmarks/results/accelerator.json'
     deadline = time.time() + 60 * arguments.minutes
     machine = describe_machine()
     versions = machine['versions']
     options = ' --toy' if arguments.toy else ''
-    options += f' --variant {arguments.variant}' if arguments.variant else ''
     result: dict[str, Any] = {
         'command': f'python benchmarks/accelerator.py{options}',
         'machine': machine,

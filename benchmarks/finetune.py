@@ -44,11 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        data = arguments.data
-        if data.is_file():
-            data = work / 'cifar10'
-            with tarfile.open(arguments.data) as archive:
-                archive.extractall(data, filter='data')
+        data = unpack(arguments.data, work)
         first, second = split_classes(data, work)
         model = [f'model.{name}={value}' for name, value in MODEL.items()]
         adamw = [*model, 'optim.learning_rate=1e-3']
@@ -89,6 +85,15 @@ def main() -> None:
         'machine': describe_machine(),
     }
     write_result(result, '\n'.join(f'- {line}' for line in lines) + '\n', arguments.output)
+
+
+def unpack(data: Path, work: Path) -> Path:
+    """The folder of a data set that is one, or a tar file of one."""
+    if data.is_dir():
+        return data
+    with tarfile.open(data) as archive:
+        archive.extractall(work / 'cifar10', filter='data')
+    return work / 'cifar10'
 
 
 def spread(values: list[float]) -> str:

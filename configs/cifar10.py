@@ -5,6 +5,7 @@ test set. Its 100 epochs are of three passes each; repeated augmentation is thre
 copies in one batch. It also drops paths at one rate for all layers, decays biases and norms, and
 mixes a whole batch at one ratio.
 Command: vit_jax train cifar10
+Not run.
 """
 
 import ml_collections
@@ -31,7 +32,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     # A step this small is limited by the launches of kernels, so the layers are unrolled.
     config.model.dtype = 'bfloat16'
-    config.model.attention = 'xla'
     config.model.remat = 'none'
     config.model.unroll = 9
 

@@ -33,7 +33,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every_minutes = 10.0
     # Also logs the metrics to this project of Weights & Biases (pip install wandb).
     config.wandb_project = config_dict.placeholder(str)
-    # A larger loss stops the run, like one that is not finite; guessing has ln(classes).
+    # A larger loss stops the run, like one that is not finite. By chance, it is ln(classes), or
+    # ln(2) with sigmoids.
     config.max_loss = 100.0
 
     # Builds and compiles, prints what a step computes, holds and sends, and stops.
@@ -111,7 +112,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.dropout = config_dict.placeholder(float)
     # Rate of dropout after the position embedding, default 0.
     config.model.emb_dropout = config_dict.placeholder(float)
-    config.model.attn_dropout = config_dict.placeholder(float)  # of the weights; not fused
+    # Dropout rate of the attention weights; rules out fused attention.
+    config.model.attn_dropout = config_dict.placeholder(float)
     config.model.head_dropout = config_dict.placeholder(float)  # rate before the classifier
     # Stochastic depth: probability of dropping each branch of the last layer for an example, less
     # in earlier layers, 0 in the first; default 0.

@@ -140,7 +140,7 @@ def test_optimizers_of_whole_layers_train_the_same_split_or_not(name):
     )
     options = dict(num_steps=2, model=SPLIT_MODEL, augmentation=None)
     expected = run('jit', 1, optimizer, **options)
-    for layout in ('the optimizer alone', 'all three'):
+    for layout in ('fsdp', 'the optimizer alone', 'all three'):
         mode, num_devices, mesh = LAYOUTS[layout]
         assert_equal(run(mode, num_devices, optimizer, **options, **mesh), expected, 1e-5)
 

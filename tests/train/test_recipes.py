@@ -55,7 +55,7 @@ def blocks(depth, dim, mlp_dim, qkv_bias=True):
         ('deit3_b16', 1000, 3, 86_585_320 - (196 - 144) * 768),
     ],
 )
-def test_recipes_have_the_published_number_of_parameters(recipe, num_classes, channels, expected):
+def test_parameters_are_as_published_or_counted_by_hand(recipe, num_classes, channels, expected):
     learner, _, _ = build(recipe, IMAGENET, num_classes, channels)
     assert count(learner.model) == expected
 

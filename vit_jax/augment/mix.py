@@ -93,11 +93,10 @@ def _symmetric_beta(key: jax.Array, alpha: float) -> Float[Array, '']:
     `jax.random.beta` draws until it accepts, in loops whose length only the data decides: a GPU has
     to ask its host after every iteration, and several devices have to ask each other.
     """
-    table = scipy.special.betaincinv(alpha, alpha, np.linspace(0, 1, CELLS + 1))
+    table = jnp.float32(scipy.special.betaincinv(alpha, alpha, np.linspace(0, 1, CELLS + 1)))
     place = CELLS * jax.random.uniform(key)
     cell = place.astype(jnp.int32)
-    low, high = jnp.float32(table)[cell], jnp.float32(table)[cell + 1]
-    return low + (place - cell) * (high - low)
+    return table[cell] + (place - cell) * (table[cell + 1] - table[cell])
 
 
 def _random_rectangle(

@@ -113,7 +113,7 @@ def sharpness(image: Image, factor: Scalar) -> Image:
 
 
 def gaussian_blur(image: Image, sigma: Scalar) -> Image:
-    """Blurs by a Gaussian of up to 2 pixels, cut off at 6; beyond the border, its pixels go on.
+    """Blurs by a Gaussian of up to 2 pixels, cut off at 6; the border is repeated outwards.
 
     Pillow approximates it by three box blurs.
     """

@@ -82,7 +82,7 @@ def run_length(config: Any, num_examples: int) -> Length:
         steps, epochs = section[f'{name}_steps'], section[f'{name}_epochs']
         if steps is None:
             steps = unset if epochs is None else epochs * per_epoch
-        return math.ceil(min(steps, 2**31))  # of an epoch without end, too
+        return math.ceil(min(steps, 2**31))  # which may be infinite
 
     if (warmup := duration(config.optim, 'warmup', num_steps // 20)) >= num_steps:
         raise InputError(
