@@ -1,12 +1,12 @@
-"""The one-hour recipe for CIFAR-10 at a tenth of its length, with one thing changed at a time.
+"""The second part of the one-hour recipe for CIFAR-10 at a tenth of its length, one thing changed.
 
-python benchmarks/ablation.py --data cifar10_jpeg.tar.xz [--seeds 0 1 2] [--minutes 120]
+python benchmarks/ablation.py --data cifar10_jpeg.tar.xz --small RUN [--seeds 0 1 2] [--minutes 60]
 
-Each run has both parts of configs/cifar10_1h.py, on pictures of 16 and of 24 pixels. The second
-also averages the parameters (ema.decay=0.99), which changes nothing in training, so every run shows
-what that does. Runs whose metrics are in benchmarks/results/ablation already are not repeated:
-stopped by --minutes, the same command goes on. Accuracies are those of the last step. The data are
-CIFAR-10's pictures as train/CLASS/* and test/CLASS/*, in a folder or a tar file.
+RUN is what the first command of configs/cifar10_1h.py made, so all runs begin where the recipe's
+second part does. Each also averages the parameters (ema.decay=0.99), which changes nothing in
+training and shows what that does. Runs whose metrics are in benchmarks/results/ablation already are
+not repeated: stopped by --minutes, the same command goes on. Accuracies are those of the last step.
+The data are CIFAR-10's pictures as train/CLASS/* and test/CLASS/*, in a folder or a tar file.
 """
 
 import argparse
@@ -26,34 +26,27 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.finetune import spread, unpack
 from benchmarks.report import describe_machine, write_result
 
-SMALL = {  # what differs in the first part, see the recipe's docstring
-    'num_steps': 700,
-    'data.image_size': 16,
-    'optim.schedule': 'constant',
-    'optim.cooldown_steps': 0,
-    'augment.pad_and_crop': 2,
-}
-BOTH = {
-    'num_steps': 360,
-    'optim.warmup_steps': 40,
+BASE: dict[str, Any] = {
+    'num_steps': 320,
+    'optim.warmup_steps': 20,
     'log_every_steps': 20,
     'eval_every_steps': 0,
+    'ema.decay': 0.99,
 }
 CHANGES: dict[str, dict[str, Any]] = {
     'the recipe': {},
     'AdamW at 1e-3': {'optim.name': 'adamw', 'optim.b1': 0.9, 'optim.learning_rate': 1e-3},
     'drop path 0.1': {'model.drop_path': 0.1},
-    'mixup 0.2': {'augment.mixup_alpha': 0.2},
-    # As many tokens as both parts of the recipe.
-    '24 pixels from the start': {'num_steps': 360 + 700 * 16 // 36},
+    'without CutMix': {'augment.mix_prob': 0},
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, required=True, help='folder, or a tar file of one')
+    parser.add_argument('--small', type=Path, required=True, help="the first part's run")
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--minutes', type=float, default=120, help='begin no run after so long')
+    parser.add_argument('--minutes', type=float, default=60, help='begin no run after so long')
     output = ROOT / 'benchmarks' / 'results' / 'ablation.json'
     parser.add_argument('--output', type=Path, default=output)
     arguments = parser.parse_args()
@@ -62,11 +55,12 @@ def main() -> None:
     metrics.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         data = unpack(arguments.data, Path(folder))
+        base = BASE | {'data.source': f'folder:{data}', 'init.weights': arguments.small.resolve()}
         for seed in arguments.seeds:
             for name, change in CHANGES.items():
                 file = metrics_file(metrics, name, seed)
                 if not file.exists() and time.monotonic() < deadline:
-                    lines = train(Path(folder) / file.stem, data, seed, change)
+                    lines = train(Path(folder) / file.stem, base | {'seed': seed} | change)
                     file.write_bytes(gzip.compress(lines, mtime=0))
     rows = {name: collect(metrics, name, arguments.seeds) for name in CHANGES}
     result = {'machine': describe_machine(), 'rows': rows}
@@ -74,21 +68,12 @@ def main() -> None:
     print(markdown)
 
 
-def train(run: Path, data: Path, seed: int, change: dict[str, Any]) -> bytes:
-    """Trains both parts, or one if the change is of the resolution; returns metrics.jsonl."""
-    common = BOTH | {'data.source': f'folder:{data}', 'seed': seed}
-    if 'num_steps' not in change:
-        small = run.with_name(f'{run.name}-small')
-        start(small, common | SMALL | change)
-        common |= {'init.weights': small}
-    start(run, common | {'ema.decay': 0.99} | change)
-    return (run / 'metrics.jsonl').read_bytes()
-
-
-def start(run: Path, options: dict[str, Any]) -> None:
+def train(run: Path, options: dict[str, Any]) -> bytes:
+    """Trains the second part; returns metrics.jsonl."""
     flags = [f'--config.{name}={value}' for name, value in options.items()]
     command = [sys.executable, '-m', 'vit_jax', 'train', 'cifar10_1h', f'--workdir={run}', *flags]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return (run / 'metrics.jsonl').read_bytes()
 
 
 def metrics_file(folder: Path, name: str, seed: int) -> Path:

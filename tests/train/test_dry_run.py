@@ -20,7 +20,7 @@ def test_dry_run_counts_what_a_step_takes_and_writes_nothing(digits_config, tmp_
     plan = vit_jax.train(digits_config, str(tmp_path / 'run'))
     assert not list(tmp_path.iterdir())
     text = capsys.readouterr().out
-    assert ' TFLOP, without what it recomputes, on 8 devices' in text and 'x all-gather (' in text
+    assert ' TFLOP, without what it recomputes; devices: 8\n' in text and 'x all-gather (' in text
     sizes = {name: x for name, x in digits_config.model.items() if x is not None}
     model = vit_jax.ViT(image_size=8, num_classes=10, channels=1, **sizes)
     assert plan['flops'] == 3 * digits_config.batch_size * flops_per_image(model)

@@ -101,10 +101,13 @@ def test_keyboard_interrupt_of_a_library_user_is_saved(digits_config, tmp_path, 
 
     report, handler = Reporter.train, signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(Reporter, 'train', interrupt)
+    digits_config.checkpoint_every_steps = 0
     with pytest.raises(KeyboardInterrupt):
         train(digits_config, str(tmp_path))
     assert signal.getsignal(signal.SIGINT) is handler
     assert (tmp_path / 'checkpoints' / '4').is_dir()
+    with pytest.raises(InputError, match='no checkpoint was evaluated, so none is best; .*newest'):
+        vit_jax.Predictor(tmp_path, step='best')
 
 
 def test_interrupted_evaluation_is_repeated(digits_config, tmp_path, monkeypatch):

@@ -49,8 +49,8 @@ def plan_step(
         f'{count:,} x {kind} ({size / 2**20:,.1f} MiB)' for kind, (count, size) in sent.items()
     )
     print(
-        f'a step computes {flops / 1e12:,.3g} TFLOP, without what it recomputes, on '
-        f'{parallel.mesh.size} devices\n'
+        f'a step computes {flops / 1e12:,.3g} TFLOP, without what it recomputes; devices: '
+        f'{parallel.mesh.size}\n'
         f'each device holds {held / 2**20:,.1f} MiB of state and needs {needed / 2**20:,.1f} MiB '
         f'in a step, as XLA plans it\n'
         f'in a step it takes part in: {sending or "no collectives"}'

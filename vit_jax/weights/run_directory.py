@@ -45,9 +45,10 @@ def load_run(
             number = int(step)
         if step != 'newest' and number not in checkpoints.steps:
             there = ', '.join(map(str, checkpoints.steps)) or 'none'
-            raise InputError(
-                f'{run_directory}: no checkpoint {step}; expected newest, best or one of {there}'
-            )
+            problem = f'no checkpoint {step}; expected newest, best or one of {there}'
+            if step == 'best':
+                problem = f'no checkpoint was evaluated, so none is best; expected newest or {there}'
+            raise InputError(f'{run_directory}: {problem}')
         with as_input_error(run_directory):
             like = abstract_variables(model)['params']
             number, item, params = checkpoints.restore_params(number, like, ema)
