@@ -47,7 +47,10 @@ def load_run(
             there = ', '.join(map(str, checkpoints.steps)) or 'none'
             problem = f'no checkpoint {step}; expected newest, best or one of {there}'
             if step == 'best':
-                problem = f'no checkpoint was evaluated, so none is best; expected newest or {there}'
+                problem = (
+                    f'no checkpoint has been evaluated, so none is the best; expected newest or '
+                    f'one of {there}'
+                )
             raise InputError(f'{run_directory}: {problem}')
         with as_input_error(run_directory):
             like = abstract_variables(model)['params']
