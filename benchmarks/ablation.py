@@ -102,7 +102,7 @@ def to_markdown(rows: dict[str, dict[str, list[float]]]) -> str:
 
 def summary(values: list[float]) -> str:
     """Mean and sample standard deviation."""
-    return f'{statistics.mean(values):.2%}, {spread(values)}' if values else 'not run'
+    return f'{statistics.mean(values):.2%} {spread(values)}' if values else 'not run'
 
 
 if __name__ == '__main__':
